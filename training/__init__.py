@@ -1,0 +1,1 @@
+"""Networks, loss, sampling, guidance, generation and the training loop."""
