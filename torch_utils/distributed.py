@@ -1,0 +1,94 @@
+"""One process, torchrun on one machine, or many machines: the same calls. Built on accelerate's state.
+
+DataLoaders are never handed to accelerate: this project's `datasets` package would shadow the library of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from dnnlib.util import UserError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+T = TypeVar("T")
+
+
+def best_device() -> str:
+    """The best kind of device present: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of this run and this one's place among them.
+
+    Attributes:
+        rank, world_size: number of this process and how many there are.
+        device: where this process computes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    _state: PartialState
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0: the one that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """This process's items: every world_size-th."""
+        return list(items[self.rank :: self.world_size])
+
+    def barrier(self) -> None:
+        self._state.wait_for_everyone()
+
+    def gather(self, items: list[T]) -> list[T]:
+        """The items of all processes, in order of rank, on every process."""
+        from accelerate.utils import gather_object
+
+        return gather_object(items)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any process: one answer for all."""
+        from accelerate.utils import reduce
+
+        if self.world_size == 1:
+            return flag
+        return bool(reduce(torch.tensor(float(flag), device=self.device)).item())
+
+    def close(self) -> None:
+        self._state.destroy_process_group()
+
+
+def start_processes(device: str | None = None) -> Processes:
+    """Join the processes that torchrun started, or be alone. Device: "cpu", "cuda", "cuda:1", "mps"; None: the best.
+
+    Raises UserError where the device is not there.
+    """
+    try:
+        wanted = torch.device(device or best_device())
+    except RuntimeError:
+        raise UserError(f"unknown device {device!r}: use cpu, cuda, cuda:N or mps") from None
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(wanted.type, False):
+        raise UserError(f"device {device!r} is not available here: use one of {[k for k, v in present.items() if v]}")
+    from accelerate import PartialState
+
+    state = PartialState(cpu=wanted.type == "cpu")
+    alone = state.num_processes == 1
+    if wanted.type == "cuda" and wanted.index is not None:
+        if not alone:
+            raise UserError(f"--device {device} names one GPU for all processes: use --device cuda")
+        if wanted.index >= torch.cuda.device_count():
+            raise UserError(f"device {device!r} is not available here: there are {torch.cuda.device_count()} GPUs")
+    return Processes(state.process_index, state.num_processes, wanted if alone else state.device, state)

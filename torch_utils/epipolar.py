@@ -1,0 +1,55 @@
+"""Epipolar lines between two views, from the pose and intrinsics that the geometry vector carries."""
+
+from __future__ import annotations
+
+import torch
+
+from torch_utils.cameras import pixel_centers
+
+_TINY_SHIFT = 1e-5
+_TINY_SHIFT_Z = 0.1
+
+
+def cross_matrix(t: torch.Tensor) -> torch.Tensor:
+    """[t]_x with [t]_x v = t x v: [..., 3] to [..., 3, 3]."""
+    x, y, z = t.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+
+
+def fundamental_matrix(pose: torch.Tensor, k_source: torch.Tensor, k_target: torch.Tensor) -> torch.Tensor:
+    """F = K_src^-T [t]_x R K_tgt^-1, so that F p is the line in the source view of the target pixel p.
+
+    Args: pose [..., 4, 4] target camera to source camera; intrinsics [..., 3, 3] in pixels. Returns [..., 3, 3].
+    """
+    rotation, translation = pose[..., :3, :3], pose[..., :3, 3]
+    essential = cross_matrix(translation) @ rotation
+    return torch.linalg.inv(k_source).mT @ essential @ torch.linalg.inv(k_target)
+
+
+def nudge_translation(pose: torch.Tensor) -> torch.Tensor:
+    """The pose with a tiny translation where it has none, so that epipolar lines exist (SPEC section 5).
+
+    A zero x or y becomes 1e-5, then |z| <= 1e-5 becomes 0.1 sqrt(x^2 + y^2). The published code draws signs and sizes
+    at random; fixed ones make a result a function of its inputs.
+    """
+    x, y, z = pose[..., :3, 3].unbind(-1)
+    x = torch.where(x == 0, _TINY_SHIFT, x)
+    y = torch.where(y == 0, _TINY_SHIFT, y)
+    z = torch.where(z.abs() <= _TINY_SHIFT, _TINY_SHIFT_Z * torch.sqrt(x**2 + y**2), z)
+    translation = torch.stack([x, y, z], dim=-1)[..., None]
+    return torch.cat([torch.cat([pose[..., :3, :3], translation], dim=-1), pose[..., 3:, :]], dim=-2)
+
+
+def epipolar_distance(
+    pose: torch.Tensor, k_source: torch.Tensor, k_target: torch.Tensor, resolution: int, tokens: int
+) -> torch.Tensor:
+    """Distance of each source token's centre from the epipolar line of each target token's centre, in pixels.
+
+    Tokens are a `tokens` x `tokens` grid of patches over an image of `resolution` pixels a side.
+    Returns [B, tokens^2 (target), tokens^2 (source)], row-major, in the dtype of `pose`.
+    """
+    centers = pixel_centers(tokens, tokens).to(pose) * (resolution / tokens)
+    points = torch.cat([centers, torch.ones_like(centers[:, :1])], dim=-1)
+    lines = points @ fundamental_matrix(nudge_translation(pose), k_source, k_target).mT
+    return (lines @ points.T).abs() / torch.linalg.vector_norm(lines[..., :2], dim=-1, keepdim=True)

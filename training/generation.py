@@ -1,0 +1,149 @@
+"""Views in, images out: source views and target cameras through base network, guidance and super-resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from dnnlib.util import UserError
+from torch_utils.batches import Pair
+from torch_utils.cameras import Camera, View, geometry_vector, pixels_to_uint8, resize_image
+from torch_utils.random import SeededGenerators
+from training.conditioning import source_input
+from training.guidance import guided_denoiser
+from training.precond import NVPrecond
+from training.sampling import edm_sampler
+
+
+class PairSource(Protocol):
+    """What a data set must be to be sampled from: pair k, with views of any size, is a function of k alone."""
+
+    def __getitem__(self, index: int, /) -> Pair: ...
+
+
+@dataclass(frozen=True)
+class NovelViewSampler:
+    """One or two networks and a guidance network, and how to sample from them.
+
+    Attributes:
+        net: the base network; gnet: its guidance network; sr_model: super-resolution network for what `net` gives.
+        guidance: 1 is none.
+        sampler_kwargs: see `edm_sampler`; for base and super-resolution alike.
+        published_intrinsics: see `geometry_vector`.
+    """
+
+    net: NVPrecond
+    gnet: NVPrecond | None = None
+    sr_model: NVPrecond | None = None
+    guidance: float = 1.0
+    sampler_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    published_intrinsics: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gnet is None and self.guidance != 1:
+            raise UserError(f"guidance {self.guidance:g} needs a guidance network: give --gnet, or --guidance 1")
+        if self.net.super_res:
+            raise UserError("the base network is a super-resolution network: give it as --sr-model")
+        if self.gnet is not None and self.gnet.img_resolution != self.net.img_resolution:
+            raise UserError(
+                f"the guidance network works at {self.gnet.img_resolution} pixels, the base network at "
+                f"{self.net.img_resolution}: they must agree"
+            )
+        if self.sr_model is not None and not self.sr_model.super_res:
+            raise UserError("the network given as --sr-model is not a super-resolution network")
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images that come out, in pixels."""
+        return (self.sr_model or self.net).img_resolution
+
+    @torch.no_grad()
+    def __call__(self, sources: Sequence[View], targets: Sequence[Camera], seeds: Sequence[int]) -> torch.Tensor:
+        """Novel views of `sources` from `targets`, uint8 [B, 3, R, R] on the CPU.
+
+        Views and cameras may have any size. The noise of image k, and so the image, depends on seeds[k] alone.
+        """
+        generators = SeededGenerators(seeds)
+        low = self._sample(self.net, sources, targets, generators, gnet=self.gnet, guidance=self.guidance)
+        if self.sr_model is None:
+            return pixels_to_uint8(low).cpu()
+        side = self.sr_model.img_resolution
+        low = resize_image(low, side, side)
+        return pixels_to_uint8(self._sample(self.sr_model, sources, targets, generators, low=low)).cpu()
+
+    def _sample(
+        self,
+        net: NVPrecond,
+        sources: Sequence[View],
+        targets: Sequence[Camera],
+        generators: SeededGenerators,
+        low: torch.Tensor | None = None,
+        gnet: NVPrecond | None = None,
+        guidance: float = 1.0,
+    ) -> torch.Tensor:
+        device = next(net.parameters()).device
+        side = net.img_resolution
+        views = [source.square(side) for source in sources]
+        geometry = torch.stack(
+            [
+                geometry_vector(source.camera, target, side, self.published_intrinsics)
+                for source, target in zip(views, targets, strict=True)
+            ]
+        )
+        depths = [view.depth for view in views]
+        depth = None if any(depth is None for depth in depths) else torch.stack(depths)[:, None].to(device)
+        images = torch.stack([view.image for view in views]).to(device)
+        denoise = guided_denoiser(
+            net,
+            source_input(images, depth, net.depth_input, net.warp_depth_coor),
+            geometry.to(device),
+            gnet,
+            guidance,
+            conditioning_image=low,
+            randn_like=generators.randn_like,
+        )
+        noise = generators.randn((net.img_channels, side, side), device)
+        return edm_sampler(denoise, noise, randn_like=generators.randn_like, **self.sampler_kwargs)
+
+
+@dataclass(frozen=True)
+class GeneratedBatch:
+    """Some images of a run.
+
+    Attributes:
+        seeds: the seed of each; pairs: the views it was made from, and the true target, square at its resolution.
+        images: uint8 [B, 3, R, R].
+    """
+
+    seeds: list[int]
+    pairs: list[Pair]
+    images: torch.Tensor
+
+
+@dataclass(frozen=True)
+class generate_images:  # noqa: N801 (a call that gives something with a length)
+    """Sized iterable over batches: seed s names both the pair, `dataset[s]`, and the noise.
+
+    Args:
+        sampler: the networks; dataset: pairs by number; seeds: which to make.
+        batch_size: changes nothing but speed and memory.
+    """
+
+    sampler: NovelViewSampler
+    dataset: PairSource
+    seeds: Sequence[int]
+    batch_size: int = 4
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.seeds) / self.batch_size)
+
+    def __iter__(self) -> Iterator[GeneratedBatch]:
+        for start in range(0, len(self.seeds), self.batch_size):
+            seeds = list(self.seeds[start : start + self.batch_size])
+            pairs = [self.dataset[seed] for seed in seeds]
+            images = self.sampler([pair.source for pair in pairs], [pair.target.camera for pair in pairs], seeds)
+            yield GeneratedBatch(seeds, [pair.square(self.sampler.resolution) for pair in pairs], images)

@@ -1,0 +1,81 @@
+"""Magnitude-preserving layers: section 2 and appendix B of Karras et al. 2024, "Analyzing and Improving the Training
+Dynamics of Diffusion Models" (EDM2, arXiv:2312.02696). Equation numbers are that paper's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+_EPS = 1e-4
+
+
+def normalize(x: torch.Tensor, dims: Sequence[int] | None = None, eps: float = _EPS) -> torch.Tensor:
+    """x / (eps + RMS(x)) with the RMS over `dims` (default: all but the first), in float32. Equation 47."""
+    dims = list(range(1, x.ndim)) if dims is None else list(dims)
+    norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float32)
+    rms = norm * math.sqrt(norm.numel() / x.numel())
+    return x / (eps + rms).to(x.dtype)
+
+
+def mp_silu(x: torch.Tensor) -> torch.Tensor:
+    """SiLU over the standard deviation that it gives unit normal input. Equation 81."""
+    return F.silu(x) / 0.596
+
+
+def mp_sum(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
+    """lerp(a, b, t) / sqrt((1-t)^2 + t^2). Equation 88."""
+    return torch.lerp(a, b, t) / math.sqrt((1 - t) ** 2 + t**2)
+
+
+def mp_cat(a: torch.Tensor, b: torch.Tensor, t: float = 0.5) -> torch.Tensor:
+    """Concatenation of channels in which a and b contribute as 1-t to t, whatever their widths. Equation 103."""
+    na, nb = a.shape[1], b.shape[1]
+    scale = math.sqrt((na + nb) / ((1 - t) ** 2 + t**2))
+    return torch.cat([a * (scale * (1 - t) / math.sqrt(na)), b * (scale * t / math.sqrt(nb))], dim=1)
+
+
+def resample(x: torch.Tensor, mode: str) -> torch.Tensor:
+    """2-tap box filter: "down" takes the mean of 2x2 pixels, "up" doubles each pixel, "keep" does nothing."""
+    if mode == "down":
+        return F.avg_pool2d(x, 2)
+    return F.interpolate(x, scale_factor=2, mode="nearest") if mode == "up" else x
+
+
+class MPFourier(nn.Module):
+    """Random Fourier features sqrt(2) cos(2 pi (f x + phi)): [N] to [N, channels], in float32. Equation 75."""
+
+    def __init__(self, channels: int, bandwidth: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("freqs", 2 * math.pi * bandwidth * torch.randn(channels))
+        self.register_buffer("phases", 2 * math.pi * torch.rand(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return math.sqrt(2) * torch.cos(x.to(torch.float32)[:, None] * self.freqs + self.phases)
+
+
+class MPConv(nn.Module):
+    """Convolution (kernel k: k x k, "same" padding) or linear layer (kernel None) with forced weight normalisation.
+
+    Equation 47 and section 2.3: the layer uses normalize(weight) * gain / sqrt(fan-in); in training mode the stored
+    weight is replaced by normalize(weight) first, without gradient, so that its length never drifts.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int | None) -> None:
+        super().__init__()
+        size = () if kernel is None else (kernel, kernel)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, *size))
+
+    def forward(self, x: torch.Tensor, gain: torch.Tensor | float = 1.0) -> torch.Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.weight.copy_(normalize(self.weight))
+        fan_in = self.weight[0].numel()
+        weight = (normalize(self.weight.to(torch.float32)) * (gain / math.sqrt(fan_in))).to(x.dtype)
+        if weight.ndim == 2:
+            return F.linear(x, weight)
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)

@@ -1,0 +1,145 @@
+"""Network files. Ours are safetensors with the constructor arguments as metadata; released pickles are read inertly."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from dnnlib.util import UserError, atomic_path
+from presets import MODELS
+from torch_utils.legacy_pickle import LegacyObject, read_legacy_pickle
+from training.precond import NVPrecond
+
+_FORMAT = "vivid-1"
+_ROOT = Path(__file__).resolve().parent.parent
+_log = logging.getLogger(__name__)
+
+
+def resolve_network(name: str | Path) -> Path:
+    """The local file of a path, an http(s) address (downloaded once) or a name in `presets.MODELS`.
+
+    Raises UserError where there is none.
+    """
+    location = str(name)
+    if location in MODELS:
+        location = MODELS[location]["location"]
+        if "://" not in location:
+            location = str(_ROOT / location)
+    if location.startswith(("http://", "https://")):
+        from dnnlib.download import download
+
+        if str(name) in MODELS:
+            _log.info("%s: %s", name, MODELS[str(name)]["licence"])
+        return download(location)
+    path = Path(location)
+    if path.is_file():
+        return path
+    if path.is_dir() and (path / "config.json").is_file():
+        return path
+    what = "is a folder without config.json" if path.is_dir() else "does not exist"
+    raise UserError(f"network {location} {what}: give a file, an http(s) address, or one of {', '.join(MODELS)}")
+
+
+def load_network(name: str | Path, device: torch.device | str = "cpu") -> NVPrecond:
+    """A network in evaluation mode, float32, from a path, an address or a preset name.
+
+    Reads our safetensors and the released pickle layout, by content, not by the file's name. Nothing that a file
+    carries is executed. Raises UserError, in one line, for anything else.
+    """
+    path = resolve_network(name)
+    with open(path, "rb") as file:
+        head = file.read(16)
+    if head.lstrip()[:1] == b"<":
+        raise UserError(f"{path} is a web page, not weights: open its address in a browser to see what it says")
+    if head[:1] == b"\x80":
+        init_kwargs, state, heads = _read_released(path)
+    else:
+        init_kwargs, state = _read_safetensors(path)
+        heads = {}
+    net = _build(path, init_kwargs)
+    for part, channels in heads.items():
+        ours = net.get_submodule(part).channels_per_head
+        if ours != channels:
+            raise UserError(f"{path}: {part} has heads of {channels} channels, its constructor arguments give {ours}")
+    _load_strictly(path, net, state)
+    return net.eval().requires_grad_(False).to(device)
+
+
+def save_network(
+    path: str | Path, net: NVPrecond, provenance: dict[str, Any] | None = None, dtype: torch.dtype | None = None
+) -> None:
+    """Write weights (in `dtype`, default as they are), constructor arguments and provenance; atomic, durable."""
+    state = {name: tensor.detach().cpu().to(dtype or tensor.dtype) for name, tensor in net.state_dict().items()}
+    metadata = {
+        "format": _FORMAT,
+        "init_kwargs": json.dumps(net.init_kwargs),
+        "provenance": json.dumps(provenance or {}),
+    }
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata)
+
+
+def read_metadata(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(constructor arguments, provenance) of one of our files, without its weights."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged, or neither safetensors nor a released pickle ({error})") from None
+    if metadata.get("format") != _FORMAT:
+        raise UserError(f"{path}: safetensors without this project's metadata; format is {metadata.get('format')!r}")
+    try:
+        return json.loads(metadata["init_kwargs"]), json.loads(metadata["provenance"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: its metadata is damaged ({error})") from None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    init_kwargs, _ = read_metadata(path)
+    with safe_open(path, "pt") as file:
+        return init_kwargs, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def _read_released(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, int]]:
+    """Constructor arguments, weights, and the head width that each nested U-Net says it was built with."""
+    content = read_legacy_pickle(path)
+    network = content.get("ema") or content.get("net")
+    if not isinstance(network, LegacyObject) or network.class_name != "NVPrecond":
+        found = getattr(network, "class_name", None) or ", ".join(map(str, content)) or "nothing"
+        raise UserError(f"{path}: no novel-view network under 'ema' or 'net' (found {found})")
+    positional = dict(zip(("img_resolution", "img_channels", "label_dim"), network.init_args, strict=False))
+    try:
+        state = network.state_dict()
+        nested = {part: network.modules[part].init_kwargs for part in ("encoder", "unet") if part in network.modules}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: its network cannot be read ({error})") from None
+    heads = {part: kwargs["channels_per_head"] for part, kwargs in nested.items() if kwargs.get("channels_per_head")}
+    return {**positional, **network.init_kwargs}, state, heads
+
+
+def _build(path: Path, init_kwargs: dict[str, Any]) -> NVPrecond:
+    try:
+        with torch.device("meta"):  # refuses nonsense before any memory is taken
+            NVPrecond(**init_kwargs)
+        return NVPrecond(**init_kwargs)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{path}: no network can be built from its constructor arguments ({error})") from None
+
+
+def _load_strictly(path: Path, net: NVPrecond, state: dict[str, torch.Tensor]) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wrong = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise UserError(
+            f"{path}: weights of another architecture: {len(wrong)} tensors differ, "
+            f"first {name}: file {found.get(name, 'has none')}, network {wanted.get(name, 'has none')}"
+        )
+    net.load_state_dict(state)
