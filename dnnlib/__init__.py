@@ -1,4 +1,4 @@
-"""Utilities of level 0: standard library, numpy, Pillow, requests and click only (never torch)."""
+"""Utilities of level 0: standard library, numpy, Pillow, click, requests, filelock and tqdm (never torch)."""
 
 from dnnlib.util import UserError
 

@@ -2,9 +2,136 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# The published ranges of |i - j| between the two frames of a pair (SPEC section 2).
+_NAMED_RANGES = {"mid": (30, 60), "long": (60, 120)}
+_COUNT_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+_MAX_SEEDS = 1 << 24  # a longer list is a slip of the pen, and would fill the memory
+
 
 class UserError(ValueError):
     """Something the user can put right: one line that says what is wrong and what to do.
 
     The command lines print it without a traceback and exit with code 2.
     """
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, with its extension; afterwards it takes the place of `path` in one step.
+
+    Readers see the old file or the new one, never half of one, also after a power cut. When the body raises, the
+    temporary file goes and `path` stays as it was. The body must create the file; the folder must exist.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        yield temporary
+        commit_file(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def commit_file(temporary: Path, path: Path) -> None:
+    """Bring the bytes of `temporary` to the disk, then rename it to `path`, a name in the same folder."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    with suppress(OSError):  # some systems cannot open or sync a folder; there the rename is all one can do
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def writable_directory(path: str | os.PathLike[str]) -> Path:
+    """Create the folder where it is missing and prove, by a file that vanishes at once, that it can be written to.
+
+    Raises UserError where it is a file, read-only, forbidden or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path} is not a folder (or lies below a file); choose another folder to write to") from None
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror or error}; choose another folder") from None
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def format_bytes(count: float) -> str:
+    """``format_bytes(1536) == "1.5 KiB"``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def parse_count(text: str) -> int:
+    """``"100"``, ``"4Ki"``, ``"2Mi"`` or ``"1Gi"`` to a number; the suffixes are powers of 1024."""
+    match = re.fullmatch(r"([0-9]+)(Ki|Mi|Gi)?", text.strip())
+    if not match:
+        raise UserError(f"{text!r} is no count; write a whole number, if need be with Ki, Mi or Gi, as in 4Ki")
+    return int(match[1]) * _COUNT_UNITS[match[2] or ""]
+
+
+def parse_int_list(text: str) -> list[int]:
+    """``"16,8"`` to ``[16, 8]``; an empty text to an empty list."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(re.fullmatch(r"[0-9]+", part) for part in parts):
+        raise UserError(f"{text!r} is no list of whole numbers; write them with commas, as in 16,8")
+    return [int(part) for part in parts]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"1,2,5-10"`` to ``[1, 2, 5, 6, 7, 8, 9, 10]``. A seed names one output, so one that comes again is dropped."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
+        if not match:
+            raise UserError(f"{text!r} is no list of seeds; write numbers and ranges from 0 up, as in 1,2,5-10")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UserError(f"the seed range {part.strip()!r} runs backwards; write {last}-{first}")
+        if last - first + len(seeds) >= _MAX_SEEDS:
+            raise UserError(f"{text!r} is more than {_MAX_SEEDS} seeds; ask for fewer at a time")
+        seeds.update(dict.fromkeys(range(first, last + 1)))
+    return list(seeds)
+
+
+def parse_range_selection(text: str | None) -> tuple[int, int] | None:
+    """Which gaps between two frames: ``"mid"``, ``"long"`` or ``"A-B"`` to (A, B), meaning A <= |i - j| < B.
+
+    None means any two different frames, and stays None.
+    """
+    if text is None:
+        return None
+    if text.strip() in _NAMED_RANGES:
+        return _NAMED_RANGES[text.strip()]
+    match = re.fullmatch(r"([0-9]+)-([0-9]+)", text.strip())
+    if not match:
+        raise UserError(f"{text!r} is no range of frame gaps; write mid, long or A-B, as in 3-8")
+    low, high = int(match[1]), int(match[2])
+    if not 1 <= low < high:
+        raise UserError(f"the range of frame gaps {text.strip()!r} is empty; A-B means A <= |i - j| < B, with A from 1")
+    return low, high

@@ -18,7 +18,7 @@ class SeededGenerators:
     """
 
     def __init__(self, seeds: Sequence[int | Sequence[int]]) -> None:
-        self._generators = [torch.Generator().manual_seed(_as_seed(seed)) for seed in seeds]
+        self._generators = [torch.Generator().manual_seed(seed_of(seed)) for seed in seeds]
 
     def randn(self, size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
         """Standard normal, float32 [images, *size]."""
@@ -29,7 +29,7 @@ class SeededGenerators:
         return self.randn(x.shape[1:], x.device).to(x.dtype)
 
 
-def _as_seed(seed: int | Sequence[int]) -> int:
+def seed_of(seed: int | Sequence[int]) -> int:
     """A number stays itself; several are hashed to 64 bits by numpy's SeedSequence, the same on every platform."""
     if isinstance(seed, int):
         return seed

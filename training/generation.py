@@ -11,9 +11,9 @@ import torch
 
 from dnnlib.util import UserError
 from torch_utils.batches import Pair
-from torch_utils.cameras import Camera, View, geometry_vector, pixels_to_uint8, resize_image
+from torch_utils.cameras import Camera, View, geometry_vector, pixels_to_float, pixels_to_uint8, resize_image
 from torch_utils.random import SeededGenerators
-from training.conditioning import source_input
+from training.conditioning import low_resolution_image, source_input
 from training.guidance import guided_denoiser
 from training.precond import NVPrecond
 from training.sampling import edm_sampler
@@ -46,8 +46,10 @@ class NovelViewSampler:
     def __post_init__(self) -> None:
         if self.gnet is None and self.guidance != 1:
             raise UserError(f"guidance {self.guidance:g} needs a guidance network: give --gnet, or --guidance 1")
-        if self.net.super_res:
-            raise UserError("the base network is a super-resolution network: give it as --sr-model")
+        if self.net.super_res and (self.sr_model is not None or self.guidance != 1):
+            raise UserError(
+                "--net is a super-resolution network: give it alone, or as --sr-model behind a base network"
+            )
         if self.gnet is not None and self.gnet.img_resolution != self.net.img_resolution:
             raise UserError(
                 f"the guidance network works at {self.gnet.img_resolution} pixels, the base network at "
@@ -61,19 +63,31 @@ class NovelViewSampler:
         """Side of the images that come out, in pixels."""
         return (self.sr_model or self.net).img_resolution
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.net.parameters()).device
+
     @torch.no_grad()
-    def __call__(self, sources: Sequence[View], targets: Sequence[Camera], seeds: Sequence[int]) -> torch.Tensor:
+    def __call__(
+        self,
+        sources: Sequence[View],
+        targets: Sequence[Camera],
+        seeds: Sequence[int],
+        low: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Novel views of `sources` from `targets`, uint8 [B, 3, R, R] on the CPU.
 
         Views and cameras may have any size. The noise of image k, and so the image, depends on seeds[k] alone.
+        `low`, the low-resolution views [B, 3, R, R] in [-1, 1], is for a super-resolution network as `net`.
         """
         generators = SeededGenerators(seeds)
-        low = self._sample(self.net, sources, targets, generators, gnet=self.gnet, guidance=self.guidance)
+        low = self._sample(self.net, sources, targets, generators, low, self.gnet, self.guidance)
         if self.sr_model is None:
             return pixels_to_uint8(low).cpu()
         side = self.sr_model.img_resolution
         low = resize_image(low, side, side)
-        return pixels_to_uint8(self._sample(self.sr_model, sources, targets, generators, low=low)).cpu()
+        return pixels_to_uint8(self._sample(self.sr_model, sources, targets, generators, low)).cpu()
 
     def _sample(
         self,
@@ -81,11 +95,11 @@ class NovelViewSampler:
         sources: Sequence[View],
         targets: Sequence[Camera],
         generators: SeededGenerators,
-        low: torch.Tensor | None = None,
+        low: torch.Tensor | None,
         gnet: NVPrecond | None = None,
         guidance: float = 1.0,
     ) -> torch.Tensor:
-        device = next(net.parameters()).device
+        device = self.device
         side = net.img_resolution
         views = [source.square(side) for source in sources]
         geometry = torch.stack(
@@ -125,18 +139,13 @@ class GeneratedBatch:
 
 
 @dataclass(frozen=True)
-class generate_images:  # noqa: N801 (a call that gives something with a length)
-    """Sized iterable over batches: seed s names both the pair, `dataset[s]`, and the noise.
-
-    Args:
-        sampler: the networks; dataset: pairs by number; seeds: which to make.
-        batch_size: changes nothing but speed and memory.
-    """
+class GeneratedBatches:
+    """Sized iterable over `GeneratedBatch`; nothing is computed before it is asked for. See `generate_images`."""
 
     sampler: NovelViewSampler
     dataset: PairSource
     seeds: Sequence[int]
-    batch_size: int = 4
+    batch_size: int
 
     def __len__(self) -> int:
         return math.ceil(len(self.seeds) / self.batch_size)
@@ -145,5 +154,30 @@ class generate_images:  # noqa: N801 (a call that gives something with a length)
         for start in range(0, len(self.seeds), self.batch_size):
             seeds = list(self.seeds[start : start + self.batch_size])
             pairs = [self.dataset[seed] for seed in seeds]
-            images = self.sampler([pair.source for pair in pairs], [pair.target.camera for pair in pairs], seeds)
-            yield GeneratedBatch(seeds, [pair.square(self.sampler.resolution) for pair in pairs], images)
+            square = [pair.square(self.sampler.resolution) for pair in pairs]
+            low = None
+            if self.sampler.net.super_res:  # on its own it is judged by what it makes of the true view, made small
+                targets = torch.stack([pair.target.image for pair in square])
+                low = low_resolution_image(pixels_to_float(targets)).to(self.sampler.device)
+            images = self.sampler([pair.source for pair in pairs], [pair.target.camera for pair in pairs], seeds, low)
+            yield GeneratedBatch(seeds, square, images)
+
+
+def generate_images(
+    net: NVPrecond,
+    dataset: PairSource,
+    seeds: Sequence[int],
+    *,
+    gnet: NVPrecond | None = None,
+    sr_model: NVPrecond | None = None,
+    guidance: float = 1.0,
+    batch_size: int = 4,
+    published_intrinsics: bool = False,
+    **sampler_kwargs: Any,
+) -> GeneratedBatches:
+    """Novel views for pairs of a data set: seed s names both the pair, `dataset[s]`, and the noise.
+
+    `batch_size` changes nothing but speed and memory. Other arguments as for `NovelViewSampler` and `edm_sampler`.
+    """
+    sampler = NovelViewSampler(net, gnet, sr_model, guidance, sampler_kwargs, published_intrinsics)
+    return GeneratedBatches(sampler, dataset, seeds, batch_size)

@@ -22,9 +22,8 @@ def normalize(x: torch.Tensor, dims: Sequence[int] | None = None, eps: float = _
     return x / (eps + rms).to(x.dtype)
 
 
-def mp_silu(x: torch.Tensor) -> torch.Tensor:
-    """SiLU over the standard deviation that it gives unit normal input. Equation 81."""
-    return F.silu(x) / 0.596
+# SiLU of unit normal input has this standard deviation; the layer behind it takes the inverse as gain. Equation 81.
+MP_SILU_GAIN = 1 / 0.596
 
 
 def mp_sum(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
@@ -74,8 +73,38 @@ class MPConv(nn.Module):
         if self.training:
             with torch.no_grad():
                 self.weight.copy_(normalize(self.weight))
-        fan_in = self.weight[0].numel()
-        weight = (normalize(self.weight.to(torch.float32)) * (gain / math.sqrt(fan_in))).to(x.dtype)
+        weight = self.effective_weight(gain).to(x.dtype)
         if weight.ndim == 2:
             return F.linear(x, weight)
         return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+    def effective_weight(self, gain: torch.Tensor | float) -> torch.Tensor:
+        """What the input is multiplied by, float32."""
+        fan_in = self.weight[0].numel()
+        return normalize(self.weight.to(torch.float32)) * (gain / math.sqrt(fan_in))
+
+
+class MPHeads(MPConv):
+    """1x1 projection to queries, keys and values (parts 3) or keys and values (2) of all heads, unit length per head.
+
+    Stored weights give channels ordered [head][channel][part]. Their rows are reordered, not the activations: the
+    channels of a head come out next to each other, which is what fused attention kernels read.
+    """
+
+    def __init__(self, channels: int, heads: int, parts: int) -> None:
+        super().__init__(channels, parts * channels, 1)
+        self.heads, self.parts = heads, parts
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """[B, C, R, R] to `parts` tensors [B, heads, R R, C/heads], normalised over their last dimension."""
+        y = (
+            super()
+            .forward(x)
+            .permute(0, 2, 3, 1)
+            .reshape(len(x), x.shape[-2] * x.shape[-1], self.parts, self.heads, -1)
+        )
+        return tuple(part.transpose(1, 2) for part in normalize(y, dims=[-1]).unbind(dim=2))
+
+    def effective_weight(self, gain: torch.Tensor | float) -> torch.Tensor:
+        weight = super().effective_weight(gain)
+        return weight.unflatten(0, (self.heads, -1, self.parts)).permute(2, 0, 1, 3, 4, 5).flatten(0, 2)

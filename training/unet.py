@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training.layers import MPConv, MPFourier, mp_cat, mp_silu, mp_sum, normalize, resample
+from training.layers import MP_SILU_GAIN, MPConv, MPFourier, MPHeads, mp_cat, mp_sum, normalize, resample
 
 
 class Block(nn.Module):
@@ -63,8 +63,8 @@ class Block(nn.Module):
         self.emb_linear = MPConv(emb_channels, out_channels, None)
         self.conv_res1 = MPConv(out_channels, out_channels, 3)
         self.conv_skip = MPConv(in_channels, out_channels, 1) if in_channels != out_channels else None
-        self.attn_qkv = MPConv(out_channels, 3 * out_channels, 1) if attention else None
-        self.x_attn_kv = MPConv(out_channels, 2 * out_channels, 1) if attention and cross_attention else None
+        self.attn_qkv = MPHeads(out_channels, self.num_heads, 3) if attention else None
+        self.x_attn_kv = MPHeads(out_channels, self.num_heads, 2) if attention and cross_attention else None
         self.attn_proj = MPConv(out_channels, out_channels, 1) if attention else None
         has_bias = attention and cross_attention and epipolar_bias
         # Rows: mixing, log-temperature, cutoff shift, bias. Zero mixing: the network starts without geometry.
@@ -83,11 +83,11 @@ class Block(nn.Module):
         if not self.decoder:
             x = self._skip(x)
             x = normalize(x, dims=[1])
-        residual = self.conv_res0(mp_silu(x))
+        residual = self.conv_res0(F.silu(x), gain=MP_SILU_GAIN)
         scale = 1 + self.emb_linear(emb, gain=self.emb_gain)
-        residual = mp_silu(residual * scale[:, :, None, None].to(residual.dtype))
+        residual = F.silu(residual * scale[:, :, None, None].to(residual.dtype))
         residual = F.dropout(residual, self.dropout, self.training)
-        residual = self.conv_res1(residual)
+        residual = self.conv_res1(residual, gain=MP_SILU_GAIN)
         if self.decoder:
             x = self._skip(x)
         x = mp_sum(x, residual, self.res_balance)
@@ -101,21 +101,17 @@ class Block(nn.Module):
     def _attention(
         self, x: torch.Tensor, source: torch.Tensor | None, distance_BTS: torch.Tensor | None, patch: float
     ) -> torch.Tensor:
-        q, k, v = self._heads(self.attn_qkv(x), 3)
+        q, k, v = self.attn_qkv(x)
         bias_BHTS = None
         if self.x_attn_kv is not None:
-            x_k, x_v = self._heads(self.x_attn_kv(source.to(x.dtype)), 2)
+            x_k, x_v = self.x_attn_kv(source.to(x.dtype))
             if self.epipolar_mixing is not None:
                 bias_BHTS = self._epipolar_bias(distance_BTS, patch)
                 bias_BHTS = F.pad(bias_BHTS, (k.shape[2], 0)).to(x.dtype)  # the denoiser's own tokens come first
             k, v = torch.cat([k, x_k], dim=2), torch.cat([v, x_v], dim=2)
         y_BHTD = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHTS)
-        return self.attn_proj(y_BHTD.mT.reshape(x.shape))
-
-    def _heads(self, x: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
-        """Channels ordered [head][channel][part] to `parts` tensors [B, H, tokens, D], normalised over D."""
-        x = x.reshape(len(x), self.num_heads, -1, parts, x.shape[-2] * x.shape[-1])
-        return tuple(part.mT for part in normalize(x, dims=[2]).unbind(dim=3))
+        y_BCT = y_BHTD.transpose(1, 2).flatten(2).mT
+        return self.attn_proj(y_BCT.unflatten(2, x.shape[-2:]))
 
     def _epipolar_bias(self, distance_BTS: torch.Tensor, patch: float) -> torch.Tensor:
         """m sigmoid(exp(temperature) (patch/sqrt(2) + shift - distance)) + bias: [B, H, T, S] (SPEC section 5)."""
@@ -244,7 +240,7 @@ class UNet(nn.Module):
             distances: tokens a side -> epipolar distances [B, T, S] in pixels.
         """
         emb = self.emb_noise(self.emb_fourier(c_noise))
-        emb = mp_silu(mp_sum(emb, self.emb_label(geometry.to(emb.dtype)), self.label_balance))
+        emb = F.silu(mp_sum(emb, self.emb_label(geometry.to(emb.dtype)), self.label_balance)) * MP_SILU_GAIN
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
         features: list[torch.Tensor] = []
         source = iter(source_features)

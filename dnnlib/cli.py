@@ -1,0 +1,163 @@
+"""What the three command lines share: options in titled sections, presets, value types, one-line errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from dnnlib.util import UserError, parse_count, parse_int_list, parse_range_selection, parse_seeds
+
+_NAMES_WIDTH = 32  # columns of the help; longer option names have a line of their own
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class _ParsedType(click.ParamType):
+    """A value whose text a function of `dnnlib.util` understands."""
+
+    parse: Callable[[str], Any]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.parse(value) if isinstance(value, str) else value
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Count(_ParsedType):
+    """``100``, ``4Ki``, ``2Mi``, ``1Gi``: an int."""
+
+    name = "count"
+    parse = staticmethod(parse_count)
+
+
+class Seeds(_ParsedType):
+    """``1,2,5-10``: a list of ints."""
+
+    name = "list"
+    parse = staticmethod(parse_seeds)
+
+
+class IntList(_ParsedType):
+    """``16,8``: a list of ints, in order."""
+
+    name = "list"
+    parse = staticmethod(parse_int_list)
+
+
+class RangeSelection(_ParsedType):
+    """``mid``, ``long`` or ``A-B``, checked but left as text: run files record it and the datasets parse it."""
+
+    name = "range"
+
+    @staticmethod
+    def parse(text: str) -> str:
+        parse_range_selection(text)
+        return text.strip()
+
+
+class Option(click.Option):
+    """An option that stands under the title `section` in the help, and shows its default there."""
+
+    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
+        super().__init__(*args, **{"show_default": True, **kwargs})
+        self.section = section
+
+
+def option(*names: str, section: str = "Options", **kwargs: Any) -> Callable[[_Function], _Function]:
+    """``click.option`` with a section; all else as there."""
+    return click.option(*names, cls=Option, section=section, **kwargs)
+
+
+def preset_option(
+    presets: Mapping[str, Mapping[str, Any]], section: str = "Options"
+) -> Callable[[_Function], _Function]:
+    """``--preset NAME``: its values take the place of the defaults of the options they name, flags included.
+
+    So an option that is given beats the preset, wherever it stands, and ``--preset NAME --help`` shows the values. The
+    keys of a preset are parameter names of the command (ValueError if not); the command gets the name as ``preset``.
+    """
+
+    def fill_defaults(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
+        if name is None:
+            return None
+        if name not in presets:
+            raise UserError(f"there is no preset {name!r}; known are {', '.join(presets) or 'none yet'}")
+        unknown = set(presets[name]) - {parameter.name for parameter in ctx.command.params}
+        if unknown:
+            raise ValueError(f"preset {name!r} names what is no option of {ctx.command.name}: {sorted(unknown)}")
+        ctx.default_map = {**(ctx.default_map or {}), **presets[name]}
+        return name
+
+    return option(
+        "--preset",
+        section=section,
+        metavar="NAME",
+        is_eager=True,
+        callback=fill_defaults,
+        help=f"Values for many options at once: {', '.join(presets) or 'none yet'}. Options given beside it win.",
+    )
+
+
+class Command(click.Command):
+    """A command, returning None, with its options in titled sections, whose errors are one line on standard error.
+
+    Exit codes: 0 done, 1 nobody reads the output any more, 2 something the user can put right (UserError, wrong usage,
+    a file or disk that will not do), 130 interrupted. Everything else is a fault of ours and keeps its traceback.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings.setdefault("max_content_width", 120)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
+        widest = max(len(names) for records in sections.values() for names, _ in records)
+        width = min(widest, _NAMES_WIDTH)  # the same for all sections, so that their second columns are aligned
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(names.ljust(width), text) for names, text in records], col_max=width)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            sys.exit(super().main(*args, standalone_mode=False, **kwargs))
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(2)
+        except click.UsageError as error:
+            hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+            _fail(error.format_message().rstrip(".") + hint)
+        except click.ClickException as error:
+            _fail(error.format_message())
+        except UserError as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error))
+        except click.Abort as abort:  # click's word for KeyboardInterrupt, and for an EOFError from anywhere
+            if isinstance(abort.__cause__, EOFError):
+                raise abort.__cause__ from None
+            click.echo("Interrupted.", err=True)
+            sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(2)
+
+
+class Group(Command, click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)

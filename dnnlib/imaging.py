@@ -1,0 +1,119 @@
+"""Pictures in and out: reading any image as 8-bit RGB, writing PNG files, labelled contact sheets."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from dnnlib.util import UserError, atomic_path
+
+_PAPER, _INK, _BLANK = (255, 255, 255), (34, 34, 34), (240, 240, 240)
+_LEGIBLE_CELL = 128  # pixels; smaller images are enlarged at least to this
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """The picture in a file, upright, as uint8 [H, W, 3] RGB.
+
+    EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits, of an animation the
+    first frame is taken. Raises UserError where the file is missing, no image, or truncated.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"cannot read the image {path}: {error.strerror}") from None
+    # What Pillow raises on broken files depends on the format and on where it breaks.
+    except (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, struct.error) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a whole image ({reason}); replace or remove it") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path} has too many pixels to be a photograph; make it smaller first") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        if values.size and not 0 <= values.min() <= values.max() <= 65535:
+            raise UserError("32-bit images are not supported; convert it to 8 or 16 bits per channel")
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257
+    elif image.mode == "F":
+        raise UserError("floating-point images are not supported; convert it to 8 or 16 bits per channel")
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def save_png(path: str | os.PathLike[str], pixels: np.ndarray | Image.Image) -> None:
+    """Write uint8 [H, W, 3] (or [H, W]), or a Pillow image, as a PNG file that appears whole or not at all."""
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(_check(pixels))
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def _check(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ValueError(f"an image is uint8 [H, W, 3] or [H, W], not {pixels.dtype} {list(pixels.shape)}")
+    return np.ascontiguousarray(pixels)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    column_titles: Sequence[str],
+    row_labels: Sequence[str],
+    cell: int | None = None,
+) -> Image.Image:
+    """A grid of images with a title above every column and a label left of every row, on white.
+
+    Args:
+        rows: rows of uint8 [H, W, 3] images, all rows as long as `column_titles`; None leaves a place empty. Sizes may
+            differ: each image is centred in its cell, enlarged by a whole factor without smoothing, or shrunk.
+        column_titles: one line each.
+        row_labels: one per row; may have several lines.
+        cell: side of a cell in pixels; by default the smallest whole multiple of the largest image that can be
+            judged by eye, at least 128.
+    """
+    if len(rows) != len(row_labels) or any(len(row) != len(column_titles) for row in rows):
+        raise ValueError("a contact sheet needs one label per row, and one title for every image of a row")
+    if cell is None:
+        largest = max((max(image.shape[:2]) for row in rows for image in row if image is not None), default=1)
+        cell = largest * -(-_LEGIBLE_CELL // largest)
+
+    font = ImageFont.load_default(size=max(12, cell // 10))
+    ascent, descent = font.getmetrics()
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    label_sizes = [ruler.multiline_textbbox((0, 0), label, font=font)[2:] for label in row_labels]
+    gap = max(4, cell // 24)
+    top = ascent + descent + 3 * gap
+    pitch = max([cell, *(math.ceil(height) for _, height in label_sizes)]) + gap
+    widths = [max(cell, math.ceil(font.getlength(title))) + gap for title in column_titles]
+    edges = list(accumulate(widths, initial=math.ceil(max((width for width, _ in label_sizes), default=0)) + 3 * gap))
+
+    sheet = Image.new("RGB", (edges[-1] + gap, top + len(rows) * pitch + gap), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for left, width, title in zip(edges, widths, column_titles, strict=False):
+        draw.text((left + (width - gap) / 2, top - gap - descent), title, fill=_INK, font=font, anchor="ms")
+    for index, (row, label) in enumerate(zip(rows, row_labels, strict=True)):
+        middle = top + index * pitch + (pitch - gap) // 2
+        draw.multiline_text((edges[0] - gap, middle), label, fill=_INK, font=font, anchor="rm", align="right")
+        for left, width, pixels in zip(edges, widths, row, strict=False):
+            empty = pixels is None
+            image = Image.new("RGB", (cell, cell), _BLANK) if empty else _fit(Image.fromarray(_check(pixels)), cell)
+            sheet.paste(image, (left + (width - gap - image.width) // 2, middle - image.height // 2))
+    return sheet
+
+
+def _fit(image: Image.Image, cell: int) -> Image.Image:
+    """The image at the largest size in a square cell that adds no blur: whole factors up, antialiased down."""
+    factor = cell // max(image.size)
+    if factor >= 1:
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    return ImageOps.contain(image, (cell, cell), Image.Resampling.LANCZOS)

@@ -1,0 +1,122 @@
+"""Train base, unconditional and super-resolution networks for novel view synthesis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dnnlib.cli import Command, Count, IntList, RangeSelection, option, preset_option
+from presets import TRAINING
+
+RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learning", "Speed", "Reports"
+
+# Options that are constructor arguments of the network under another name, or under their own.
+NETWORK_ARGUMENTS = {
+    "resolution": "img_resolution",
+    "channels": "model_channels",
+    "channel_mult": "channel_mult",
+    "blocks": "num_blocks",
+    "attn_resolutions": "attn_resolutions",
+    "extra_attn": "extra_attn",
+    "channels_per_head": "channels_per_head",
+    "dropout": "dropout",
+    "uncond": "uncond",
+    "sr_training": "super_res",
+    "noisy_sr": "noisy_sr",
+    "no_time_enc": "no_time_enc",
+    "epipolar_attn_bias": "epipolar_attention_bias",
+    "depth_input": "depth_input",
+    "warp_depth_coor": "warp_depth_coor",
+}
+
+
+@click.command(cls=Command)
+@preset_option(TRAINING, section=RUN)
+@option("--outdir", section=RUN, metavar="DIR", type=click.Path(path_type=Path), help="Run folder; goes on if it can.")
+@option("--duration", section=RUN, type=Count(), default="1Gi", help="Images to see.")
+@option("--seed", section=RUN, type=int, default=0, help="Names initial weights, pairs and noise.")
+@option("--device", section=RUN, help="cpu, cuda or mps.  [default: the best present]", show_default=False)
+@option("-n", "--dry-run", section=RUN, is_flag=True, help="Print the configuration and what it will take; no data.")
+@option("--data", section=DATA, metavar="DIR", default="data", help="RealEstate10K folder, or pixelSplat chunks.")
+@option("--range-selection", section=DATA, type=RangeSelection(), help="Frame gap: mid, long or A-B (A <= gap < B).")
+@option("--single-image-mix", section=DATA, type=float, default=0.0, help="Share of pairs from photographs, [0, 1).")
+@option("--single-image-data", section=DATA, metavar="DIR", help="Folder of photographs.")
+@option("--resolution", section=NETWORK, type=int, default=64, help="Side of the images.")
+@option("--channels", section=NETWORK, type=int, default=128, help="Channels of the first level.")
+@option("--channel-mult", section=NETWORK, type=IntList(), default="1,2,3,4", help="Channels of the levels, relative.")
+@option("--blocks", section=NETWORK, type=int, default=3, help="Residual blocks per level.")
+@option("--attn-resolutions", section=NETWORK, type=IntList(), default="16,8", help="Levels with attention.")
+@option("--extra-attn", section=NETWORK, type=int, help="Number of one more block with attention per level.")
+@option("--channels-per-head", section=NETWORK, type=int, help="Width of attention heads.  [default: the published]")
+@option("--dropout", section=NETWORK, type=float, default=0.0, help="Dropout probability.")
+@option("--uncond/--cond", section=NETWORK, default=False, help="Unconditional network, for guidance.")
+@option("--sr-training/--base-training", section=NETWORK, default=False, help="Super-resolution network.")
+@option("--noisy-sr", section=NETWORK, type=float, default=0.25, help="Noise on the low-resolution image.")
+@option("--no-time-enc/--time-enc", section=NETWORK, default=False, help="Source features that serve a whole sample.")
+@option("--epipolar-attn-bias/--no-epipolar-attn-bias", section=NETWORK, default=False, help="Bias by epipolar lines.")
+@option("--depth-input/--no-depth-input", section=NETWORK, default=False, help="Depth of the source view as input.")
+@option("--warp-depth-coor/--no-warp-depth-coor", section=NETWORK, default=False, help="Coordinates moved by depth.")
+@option("--batch", section=LEARNING, type=Count(), default="1024", help="Images per step, over all processes.")
+@option("--lr", section=LEARNING, type=float, default=0.012, help="Reference learning rate.")
+@option("--decay", section=LEARNING, type=float, default=35000, help="Batches before it decays; 0 is never.")
+@option("--ramp-up", section=LEARNING, type=Count(), default="10000000", help="Images of its linear ramp.")
+@option("--P_mean", "P_mean", section=LEARNING, type=float, default=-0.8, help="Mean of ln sigma.")
+@option("--P_std", "P_std", section=LEARNING, type=float, default=1.6, help="Standard deviation of ln sigma.")
+@option("--batch-gpu", section=SPEED, type=Count(), help="Most images of a process at once.  [default: all]")
+@option("--fp16/--no-fp16", section=SPEED, default=True, help="Compute in float16 on CUDA.")
+@option("--bf16/--no-bf16", section=SPEED, default=False, help="Compute in bfloat16, on any device.")
+@option("--ls", "loss_scaling", section=SPEED, type=float, default=1.0, help="Loss scaling, for float16.")
+@option("--bench/--no-bench", section=SPEED, default=True, help="Let cuDNN measure its convolutions.")
+@option("--workers", section=SPEED, type=click.IntRange(min=0), default=2, help="Data loading processes.")
+@option("--status", section=REPORTS, type=Count(), default="128Ki", help="Images between status lines.")
+@option("--snapshot", section=REPORTS, type=Count(), default="8Mi", help="Images between network snapshots.")
+@option("--checkpoint", section=REPORTS, type=Count(), default="8Mi", help="Images between training states.")
+@option("--samples", section=REPORTS, type=Count(), help="Images between sample sheets.  [default: never]")
+@option("--metrics", section=REPORTS, type=Count(), help="Images between metrics.  [default: never]")
+def main(**options: Any) -> None:
+    """Train a network.
+
+    \b
+    python train_nvs.py --preset=vivid-tiny-base --data=DIR --outdir=runs/tiny
+    torchrun --nproc_per_node=8 train_nvs.py --preset=vivid-base --data=DIR --outdir=runs/base
+    """
+    import json
+    import logging
+
+    from torch_utils.distributed import start_processes
+    from training.config import TrainingConfig
+
+    outdir, dry_run, preset = options.pop("outdir"), options.pop("dry_run"), options.pop("preset")
+    processes = start_processes(options.pop("device"))
+    logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
+    options["precision"] = choose_precision(options.pop("fp16"), options.pop("bf16"), processes.device.type)
+    network = {argument: options.pop(name) for name, argument in NETWORK_ARGUMENTS.items()}
+    config = TrainingConfig(network={name: value for name, value in network.items() if value is not None}, **options)
+
+    if dry_run:
+        from training.estimate import estimate
+
+        plan = {"preset": preset, "config": config.to_dict()}
+        plan["estimate"] = estimate(config, processes.device, processes.world_size)
+        if processes.is_main:
+            click.echo(json.dumps(plan, indent=2))
+    elif outdir is None:
+        raise click.UsageError("--outdir is missing: give the run a folder, or --dry-run")
+    else:
+        from training.training_loop import train
+
+        train(config, outdir, processes)
+    processes.close()
+
+
+def choose_precision(fp16: bool, bf16: bool, device_type: str) -> str:
+    """The dtype of activations. float16 is for CUDA alone: elsewhere it is slower than float32."""
+    if bf16:
+        return "bfloat16"
+    return "float16" if fp16 and device_type == "cuda" else "float32"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What a training run is: one frozen, typed value that is checked before anything is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dnnlib.util import UserError
+
+if TYPE_CHECKING:
+    from training.loss import NVLoss
+    from training.precond import NVPrecond
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+# What may differ between a run and its continuation: where, how fast and how talkative, not what is computed.
+_FREE_TO_CHANGE = {
+    *("data", "single_image_data", "duration", "batch_gpu", "workers", "bench"),
+    *("status", "snapshot", "checkpoint", "samples", "metrics"),
+}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training run. Amounts are counted in images seen.
+
+    Attributes:
+        network: constructor arguments of `NVPrecond`.
+        data, single_image_data: folders of clips and of photographs.
+        range_selection: which frames make a pair, see `datasets.realestate10k`.
+        single_image_mix: share of pairs from single photographs, [0, 1).
+        duration: images to see in all; batch: images per step over all processes.
+        batch_gpu: most images of one process to compute at once; None: all of its share.
+        lr, decay, ramp_up: see `schedule.learning_rate`; decay in batches, ramp_up in images.
+        P_mean, P_std: the noise levels of `NVLoss`.
+        precision: dtype of the U-Nets' activations; weights, gradients and sums stay float32.
+        loss_scaling: constant factor on the loss, taken out of the gradient, for float16.
+        ema_stds: relative standard deviations of the power-function averages.
+        seed: names initial weights, pairs and noise.
+        workers: data loading processes per process.
+        bench: let cuDNN measure which convolution is fastest.
+        status, snapshot, checkpoint, samples, metrics: every how many images; None is never.
+    """
+
+    network: Mapping[str, Any]
+    data: str = "data"
+    single_image_data: str | None = None
+    range_selection: str | None = None
+    single_image_mix: float = 0.0
+    duration: int = 1 << 30
+    batch: int = 1024
+    batch_gpu: int | None = None
+    lr: float = 0.012
+    decay: float = 35000
+    ramp_up: int = 10_000_000
+    P_mean: float = -0.8
+    P_std: float = 1.6
+    precision: str = "float32"
+    loss_scaling: float = 1.0
+    ema_stds: tuple[float, ...] = (0.05, 0.10)
+    seed: int = 0
+    workers: int = 1
+    bench: bool = True
+    status: int = 128 << 10
+    snapshot: int | None = 8 << 20
+    checkpoint: int | None = 128 << 20
+    samples: int | None = None
+    metrics: int | None = None
+
+    def __post_init__(self) -> None:
+        def refuse(bad: bool, message: str) -> None:
+            if bad:
+                raise UserError(message)
+
+        for name in ("duration", "batch", "batch_gpu", "status", "snapshot", "checkpoint", "samples", "metrics"):
+            value = getattr(self, name)
+            refuse(value is not None and value < 1, f"{name} must be at least 1, not {value}")
+        refuse(not 0 <= self.single_image_mix < 1, f"single_image_mix must be in [0, 1), not {self.single_image_mix}")
+        refuse(
+            self.single_image_mix > 0 and self.single_image_data is None,
+            "single_image_mix needs a folder of photographs: give --single-image-data",
+        )
+        refuse(self.precision not in PRECISIONS, f"precision is one of {', '.join(PRECISIONS)}, not {self.precision}")
+        refuse(not (self.lr > 0 and math.isfinite(self.lr)), f"lr must be positive, not {self.lr}")
+        refuse(self.loss_scaling <= 0, f"loss_scaling must be positive, not {self.loss_scaling}")
+        refuse(self.P_std <= 0, f"P_std must be positive, not {self.P_std}")
+
+    @property
+    def resolution(self) -> int:
+        """Side of the training images."""
+        return self.network["img_resolution"]
+
+    def build_network(self) -> NVPrecond:
+        """The network, with weights that depend on the seed alone. Raises UserError for impossible arguments."""
+        import torch
+
+        from training.precond import NVPrecond
+
+        torch.manual_seed(self.seed)
+        try:
+            net = NVPrecond(**self.network)
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise UserError(f"no network can be built from these options: {error}") from None
+        net.compute_dtype = getattr(torch, self.precision)
+        return net
+
+    def build_loss(self) -> NVLoss:
+        from training.loss import NVLoss
+
+        flags = {name: bool(self.network.get(name)) for name in ("super_res", "depth_input", "warp_depth_coor")}
+        return NVLoss(self.P_mean, self.P_std, self.network.get("sigma_data", 0.5), **flags)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """What stands against going on with a run that was started with `other` (see `to_dict`), in words."""
+        mine = self.to_dict()
+        return [
+            f"{name} was {other.get(name)} and is {mine[name]}"
+            for name in mine
+            if name not in _FREE_TO_CHANGE and _plain(mine[name]) != _plain(other.get(name))
+        ]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as the lists that JSON makes of them."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value
