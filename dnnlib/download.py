@@ -57,10 +57,12 @@ def download(
     Raises UserError where the address holds no such file (also: a web page in its place, another hash) or cannot be
     reached; what has come so far stays, and the next call goes on from there.
     """
-    if not re.match(r"https?://[^/]", url):
-        raise UserError(f"{url!r} is no http or https address")
+    try:
+        name = _cache_name(url)
+    except ValueError:
+        raise UserError(f"{url!r} is no http or https address") from None
     folder = Path(cache_dir or os.environ.get("VIVID_CACHE") or "~/.cache/vivid").expanduser()
-    path = folder / _cache_name(url)
+    path = folder / name
     if _is_intact(path, sha256):
         return path
     writable_directory(folder)
@@ -83,8 +85,14 @@ def download(
 
 
 def _cache_name(url: str) -> str:
-    """The file's own name, with eight digits that tell apart files of one name from different addresses."""
-    name = Path(re.sub(r"[^\w.-]", "_", unquote(Path(urlsplit(url).path).name))[-100:] or "file")
+    """The file's own name, with eight digits that tell apart files of one name from different addresses.
+
+    Raises ValueError where `url` is none, or of another kind than http and https.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(url)
+    name = Path(re.sub(r"[^\w.-]", "_", unquote(Path(parts.path).name))[-100:] or "file")
     return f"{name.stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{name.suffix}"
 
 
@@ -96,7 +104,9 @@ def _is_intact(path: Path, sha256: str | None) -> bool:
     if not path.is_file():
         return False
     record = _beside(path, ".sha256")
-    expected = sha256 or (record.read_text(encoding="utf-8").split(" ")[0] if record.is_file() else None)
+    expected = sha256 or (
+        record.read_text(encoding="utf-8", errors="replace").split(" ")[0] if record.is_file() else None
+    )
     return expected is None or _file_sha256(path) == expected.lower()
 
 

@@ -264,6 +264,8 @@ def relative_pose(source: Camera, target: Camera) -> torch.Tensor:
 def check_rotation(matrix: torch.Tensor) -> None:
     """Raise ValueError unless every [..., 3, 3] is a rotation: orthonormal to 1e-3, determinant +1."""
     matrix = matrix.to(torch.float64)
+    if not matrix.numel():
+        return
     error = float((matrix @ matrix.mT - torch.eye(3, dtype=torch.float64)).abs().max())
     determinant = float(torch.linalg.det(matrix).min())
     if not (error <= _ROTATION_TOLERANCE and determinant > 0):
@@ -279,20 +281,29 @@ def parse_realestate10k(text: str) -> tuple[str, list[int], torch.Tensor]:
     lines = text.splitlines()
     if not lines or len(lines[0].split()) != 1:
         raise ValueError("line 1: a camera file starts with a line that holds its URL")
-    timestamps, rows = [], []
+    numbers, timestamps, rows = [], [], []
     for number, line in enumerate(lines[1:], start=2):
         fields = line.split()
         if not fields:
             continue
+        if len(fields) != 19:
+            raise ValueError(f"line {number}: {len(fields)} columns where 19 are expected")
         try:
-            if len(fields) != 19:
-                raise ValueError(f"{len(fields)} columns where 19 are expected")
             timestamps.append(int(fields[0]))
             rows.append([float(field) for field in fields[1:]])
-            Camera.from_normalized(torch.tensor(rows[-1]), 1, 1)
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
-    return lines[0].strip(), timestamps, torch.tensor(rows, dtype=torch.float64).reshape(-1, 18)
+        numbers.append(number)
+    cameras = torch.tensor(rows, dtype=torch.float64).reshape(-1, 18)
+    try:
+        Camera.from_normalized(cameras, 1, 1)  # all at once, twenty times faster than one by one
+    except ValueError:
+        for number, camera in zip(numbers, cameras, strict=True):
+            try:
+                Camera.from_normalized(camera, 1, 1)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+    return lines[0].strip(), timestamps, cameras
 
 
 def format_realestate10k(url: str, timestamps: list[int], cameras: torch.Tensor) -> str:

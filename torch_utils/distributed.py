@@ -58,16 +58,15 @@ class Processes:
 
         return gather_object(items)
 
-    def mean(self, value: torch.Tensor | float) -> float:
-        """The mean of a number over all processes, on every process."""
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean of a tensor over all processes, on every process."""
         from accelerate.utils import reduce
 
-        tensor = torch.as_tensor(value, dtype=torch.float32, device=self.device)
-        return float(reduce(tensor, reduction="mean"))
+        return reduce(value, reduction="mean")
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any process: one answer for all."""
-        return flag if self.world_size == 1 else self.mean(float(flag)) > 0
+        return flag if self.world_size == 1 else bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def close(self) -> None:
         self._state.destroy_process_group()

@@ -1,0 +1,107 @@
+"""One's own photographs, of any size, upright, with the focal length that EXIF or the user gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from datasets.image_folder import image_files
+from dnnlib.imaging import read_image
+from dnnlib.util import UserError
+from torch_utils.cameras import Camera, View
+
+# Of the shorter side, in the middle of the training data: 57.7 pixels of focal length on 64 (SPEC section 2).
+DEFAULT_FOV_DEG = 58.0
+_SHORTER_SIDE = 1024  # pixels at most: more than any network reads
+_SMALLEST_SIDE = 8
+_FOV_LIMITS_DEG = (1.0, 170.0)
+
+_EXIF_IFD = 0x8769
+_FOCAL_35MM = 0xA405
+_FILM_DIAGONAL_MM = math.hypot(36, 24)  # what "35 mm equivalent" refers to (CIPA DCG-001)
+
+
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """A photograph and the camera that took it, which stands at the origin of the world.
+
+    Attributes:
+        name: file name, for the eye.
+        view: the picture, its shorter side at most 1024 pixels.
+        fov_deg: field of view of the shorter side.
+        fov_from: where that is known from: "--fov", "EXIF" or "default".
+    """
+
+    name: str
+    view: View
+    fov_deg: float
+    fov_from: str
+
+    def with_fov(self, fov_deg: float, fov_from: str) -> Photograph:
+        """The same picture taken through another lens."""
+        camera = Camera.from_fov(fov_deg, self.view.camera.width, self.view.camera.height)
+        return Photograph(self.name, View(self.view.image, camera), fov_deg, fov_from)
+
+
+def read_photograph(file: str | PathLike, fov_deg: float | None = None) -> Photograph:
+    """Read a photograph.
+
+    EXIF orientation is applied. The focal length is `fov_deg` (of the shorter side, in degrees), else EXIF's 35 mm
+    equivalent, else `DEFAULT_FOV_DEG`. The principal point is the centre.
+
+    Raises UserError for what is no image or smaller than 8 pixels a side, and for a field of view beyond 1 .. 170.
+    """
+    if fov_deg is not None and not _FOV_LIMITS_DEG[0] <= fov_deg <= _FOV_LIMITS_DEG[1]:
+        raise UserError(
+            "the field of view is {:g} degrees; it must lie between {:g} and {:g}".format(fov_deg, *_FOV_LIMITS_DEG)
+        )
+    name = Path(file).name
+    image = torch.from_numpy(read_image(file)).permute(2, 0, 1)
+    height, width = image.shape[1:]
+    if min(width, height) < _SMALLEST_SIDE:
+        raise UserError(f"{name} is {width}x{height} pixels; a photograph needs {_SMALLEST_SIDE} or more a side")
+    fov_from = "--fov"
+    if fov_deg is None:
+        fov_deg, fov_from = exif_fov_deg(file, width, height), "EXIF"
+    if fov_deg is None:
+        fov_deg, fov_from = DEFAULT_FOV_DEG, "default"
+    view = View(image, Camera.from_fov(fov_deg, width, height))
+    scale = min(_SHORTER_SIDE / min(width, height), 1)
+    return Photograph(name, view.resize(round(width * scale), round(height * scale)), fov_deg, fov_from)
+
+
+def exif_fov_deg(file: str | PathLike, width: int, height: int) -> float | None:
+    """Field of view of the shorter side from EXIF's focal length in 35 mm film; None where it tells none.
+
+    The equivalent is by diagonal: f_px = f_35 * diagonal_px / 43.3 mm.
+    """
+    from PIL import Image
+
+    with Image.open(file) as image:
+        focal = image.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_35MM)
+    try:
+        focal_px = float(focal) * math.hypot(width, height) / _FILM_DIAGONAL_MM
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not (math.isfinite(focal_px) and focal_px > 0):
+        return None
+    fov = math.degrees(2 * math.atan(0.5 * min(width, height) / focal_px))
+    return fov if _FOV_LIMITS_DEG[0] <= fov <= _FOV_LIMITS_DEG[1] else None
+
+
+def photograph_files(paths: Sequence[str | PathLike]) -> dict[str, Path]:
+    """Files and all pictures in folders, under a name each that no other has: its stem, or its file name.
+
+    Raises UserError for a folder without pictures, and where two files have one name.
+    """
+    files = [file for path in map(Path, paths) for file in (image_files(path) if path.is_dir() else [path])]
+    stems = [file.stem for file in files]
+    named = {file.stem if stems.count(file.stem) == 1 else file.name: file for file in files}
+    if len(named) < len(files):
+        raise UserError("two of the photographs have the same name; rename one, or give one at a time")
+    return named

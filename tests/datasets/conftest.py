@@ -1,0 +1,39 @@
+"""Small data sets in both layouts, written once a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets.synthetic import SyntheticClips, write_chunks, write_tree
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    """Tensors are tiny here: more threads only get in each other's way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def clips() -> SyntheticClips:
+    return SyntheticClips("test", 5, frames=12, width=48, height=32)
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory, clips: SyntheticClips) -> Path:
+    root = tmp_path_factory.mktemp("tree")
+    write_tree(root, "test", clips)
+    return root
+
+
+@pytest.fixture(scope="session")
+def chunks(tmp_path_factory: pytest.TempPathFactory, clips: SyntheticClips) -> Path:
+    root = tmp_path_factory.mktemp("chunks")
+    write_chunks(root, "test", clips)
+    return root

@@ -1,0 +1,163 @@
+"""dnnlib.util: safe writes and the small grammars of the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dnnlib.util import (
+    UserError,
+    atomic_path,
+    format_bytes,
+    parse_count,
+    parse_range_selection,
+    parse_seeds,
+    writable_directory,
+)
+
+ROOT = Path(__file__).parents[2]
+few = settings(deadline=None, max_examples=60)
+
+
+def test_atomic_path_replaces_in_one_step(tmp_path: Path) -> None:
+    target = tmp_path / "a.png"
+    target.write_text("old")
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".png"  # libraries choose a format by it
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_atomic_path_keeps_the_old_file_when_the_body_raises(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.write_text("old")
+
+    def fail() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_atomic_path_keeps_the_old_file_when_the_process_is_killed(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.write_text("old")
+    code = (
+        "import os, signal, sys; from dnnlib.util import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as t: t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(target)], cwd=ROOT, check=False)
+    assert result.returncode == -9
+    assert target.read_text() == "old"
+
+
+def test_atomic_path_needs_a_file_to_put_in_place(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_writable_directory_creates_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    assert writable_directory(str(folder)) == folder
+    assert writable_directory(folder) == folder  # again
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_writable_directory_refuses_a_file(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="not a folder"):
+        writable_directory(tmp_path / "file" / below)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that refuses even the administrator")
+def test_writable_directory_refuses_what_the_system_refuses() -> None:
+    with pytest.raises(UserError, match="cannot write to /proc/vivid"):
+        writable_directory("/proc/vivid")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 20, "3.0 MiB"), (5 << 30, "5.0 GiB"), (7 << 40, "7.0 TiB")],
+)
+def test_format_bytes(count: int, text: str) -> None:
+    assert format_bytes(count) == text
+
+
+@few
+@given(st.integers(0, 10**9), st.sampled_from([("", 0), ("Ki", 10), ("Mi", 20), ("Gi", 30)]))
+def test_parse_count_is_binary(number: int, unit: tuple[str, int]) -> None:
+    assert parse_count(f" {number}{unit[0]} ") == number << unit[1]
+
+
+@pytest.mark.parametrize("text", ["", "4K", "4ki", "-1", "1.5Mi", "Ki", "4 Ki", "٣", "1e3"])
+def test_parse_count_refuses(text: str) -> None:
+    with pytest.raises(UserError, match="is no count"):
+        parse_count(text)
+
+
+@few
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 20)), min_size=1, max_size=6))
+def test_parse_seeds_is_the_ordered_union_of_its_ranges(ranges: list[tuple[int, int]]) -> None:
+    text = ", ".join(str(first) if not more else f"{first}-{first + more}" for first, more in ranges)
+    everything = [seed for first, more in ranges for seed in range(first, first + more + 1)]
+    assert parse_seeds(text) == sorted(set(everything), key=everything.index)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no list of seeds"),
+        ("1,,2", "no list of seeds"),
+        ("-1", "no list of seeds"),
+        ("a", "no list of seeds"),
+        ("1-2-3", "no list of seeds"),
+        ("9-5", "write 5-9"),
+        ("0-99999999999", "more than"),
+    ],
+)
+def test_parse_seeds_refuses(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_seeds(text)
+
+
+def test_parse_range_selection_knows_the_published_names() -> None:
+    assert parse_range_selection("mid") == (30, 60)
+    assert parse_range_selection("long") == (60, 120)
+    assert parse_range_selection(None) is None
+
+
+@few
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_parse_range_selection_reads_every_range_that_holds_a_gap(low: int, width: int) -> None:
+    assert parse_range_selection(f"{low}-{low + width}") == (low, low + width)
+
+
+@pytest.mark.parametrize("text", ["", "short", "3", "3-", "-3", "0-4", "8-3", "5-5", "3–8", "3-8-9"])
+def test_parse_range_selection_refuses(text: str) -> None:
+    with pytest.raises(UserError, match="range of frame gaps"):
+        parse_range_selection(text)
+
+
+@few
+@given(st.text(max_size=8), st.sampled_from([parse_count, parse_seeds, parse_range_selection]))
+def test_no_text_gets_anything_but_a_value_or_one_line(text: str, parse: object) -> None:
+    message = ""
+    try:
+        parse(text)
+    except UserError as error:
+        message = str(error)
+    assert len(message.splitlines()) <= 1

@@ -1,0 +1,76 @@
+"""The dependency law: lower levels never import higher ones, nothing imports a script, heavy imports wait."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("dnnlib", "torch_utils", "datasets", "training", "metrics")
+SCRIPTS = ("generate_images", "train_nvs", "calculate_metrics", "view_images")
+LEVEL_3_TRAINING = {
+    "generation", "results", "training_loop", "config", "checkpoint", "reporting", "estimate", "trajectory"
+}  # fmt: skip
+ALLOWED = {
+    "dnnlib": {"dnnlib"},
+    "torch_utils": {"dnnlib", "torch_utils"},
+    "datasets": {"dnnlib", "torch_utils", "datasets"},
+    "training": {"dnnlib", "torch_utils", "training", "presets"},
+    "training (level 3)": {"dnnlib", "torch_utils", "training", "datasets", "presets"},
+    "metrics": {"dnnlib", "torch_utils", "datasets", "training", "metrics", "presets"},
+}
+MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file imports, also inside functions, but not for type checking."""
+    tree = ast.parse(path.read_text())
+    found = set()
+    skipped = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            skipped.update(ast.walk(node))
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_dependency_law(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    level = "training (level 3)" if package == "training" and path.stem in LEVEL_3_TRAINING else package
+    ours = {name.split(".")[0] for name in imports_of(path)} & {*PACKAGES, *SCRIPTS, "presets"}
+    assert ours <= ALLOWED[level], f"{path.name} imports {sorted(ours - ALLOWED[level])}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_level_0_is_free_of_torch_and_level_2_of_level_3(path: Path) -> None:
+    package, found = path.relative_to(ROOT).parts[0], imports_of(path)
+    if package == "dnnlib":
+        assert "torch" not in {name.split(".")[0] for name in found}
+    if package == "training" and path.stem not in LEVEL_3_TRAINING:
+        assert not {name for name in found if name.startswith("training.") and name[9:] in LEVEL_3_TRAINING}
+
+
+@pytest.mark.parametrize(
+    "module", ["presets", "dnnlib.cli", "dnnlib.util", *(s for s in SCRIPTS if (ROOT / f"{s}.py").exists())]
+)
+def test_command_lines_import_nothing_heavy(module: str) -> None:
+    heavy = ("torch", "numpy", "scipy", "PIL", "requests", "transformers", "accelerate")
+    code = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_no_cuda_calls() -> None:
+    for path in MODULES:
+        assert ".cuda()" not in path.read_text(), path

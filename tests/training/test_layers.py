@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training.layers import MPConv, MPFourier, MPHeads, mp_cat, mp_sum, normalize, resample
+
+
+def test_normalize_divides_by_the_rms() -> None:
+    x = torch.randn(3, 4, 5) * 7
+    expected = x / (1e-4 + x.pow(2).mean(dim=(1, 2), keepdim=True).sqrt())
+    torch.testing.assert_close(normalize(x), expected)
+    expected = x / (1e-4 + x.pow(2).mean(dim=1, keepdim=True).sqrt())
+    torch.testing.assert_close(normalize(x, dims=[1]), expected)
+
+
+def test_sum_and_concatenation_preserve_magnitude() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(8, 64, 32, 32), torch.randn(8, 16, 32, 32)
+    for t in (0.0, 0.3, 0.5, 1.0):
+        assert mp_sum(a, torch.randn_like(a), t).std().item() == pytest.approx(1, abs=0.01)
+        joined = mp_cat(a, b, t)
+        assert joined.pow(2).mean().item() == pytest.approx(1, abs=0.02)
+    halves = mp_cat(a, b, 0.5)
+    # both inputs contribute alike, however many channels they have
+    assert halves[:, :64].pow(2).sum().item() == pytest.approx(halves[:, 64:].pow(2).sum().item(), rel=0.02)
+
+
+def test_fourier_features_have_unit_magnitude() -> None:
+    torch.manual_seed(0)
+    layer = MPFourier(256)
+    assert layer(torch.randn(500)).pow(2).mean().item() == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(layer(torch.zeros(1)), math.sqrt(2) * torch.cos(layer.phases)[None])
+
+
+def test_resampling_is_the_box_filter() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(resample(x, "down")[:, :, 0, 0], x[:, :, :2, :2].mean(dim=(2, 3)))
+    torch.testing.assert_close(resample(resample(x, "up"), "down"), x)
+    assert resample(x, "keep") is x
+
+
+@pytest.mark.parametrize("kernel", [None, 1, 3])
+def test_training_replaces_the_weight_by_its_direction(kernel: int | None) -> None:
+    layer = MPConv(5, 7, kernel)
+    x = torch.randn(2, 5) if kernel is None else torch.randn(2, 5, 6, 6)
+    with torch.no_grad():
+        layer.weight.mul_(13)
+    frozen = layer.eval()(x)
+    trained = layer.train()(x)
+    torch.testing.assert_close(trained, frozen, rtol=1e-3, atol=1e-3)  # 1e-4 in normalize, once more
+    torch.testing.assert_close(layer.weight.detach(), normalize(layer.weight.detach()), rtol=1e-3, atol=0)
+    torch.testing.assert_close(layer.eval()(x), layer.train()(x), rtol=1e-3, atol=1e-3)
+
+
+def test_weights_of_unit_length_keep_the_magnitude() -> None:
+    torch.manual_seed(0)
+    layer, x = MPConv(64, 64, 3).eval(), torch.randn(4, 64, 16, 16)
+    assert layer(x)[:, :, 1:-1, 1:-1].std().item() == pytest.approx(1, abs=0.03)
+    torch.testing.assert_close(layer(x, gain=2.0), 2 * layer(x))
+
+
+def test_heads_are_channels_ordered_head_channel_part() -> None:
+    layer, x = MPHeads(6, heads=2, parts=3).eval(), torch.randn(2, 6, 4, 4)
+    weight = normalize(layer.weight.detach()) / math.sqrt(6)
+    y = F.conv2d(x, weight).reshape(2, 2, 3, 3, 16)  # [B, head, channel, part, token]
+    for part, found in enumerate(layer(x)):
+        expected = normalize(y[:, :, :, part], dims=[2]).mT
+        torch.testing.assert_close(found, expected)

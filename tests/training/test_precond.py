@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.golden import fill, golden_network, relative_error, tensors, vectors
+from torch_utils.cameras import GEOMETRY_DIM
+from training.conditioning import low_resolution_image, normalize_inverse_depth, warp_grid
+from training.precond import NVPrecond
+
+CONFIGS = ["base", "uncond", "sr", "epipolar", "no_time_enc", "depth_input", "warp_depth_coor"]
+TOLERANCE = {"warp_depth_coor": 1e-4}  # Fourier features of pixel coordinates amplify rounding
+
+TINY = {
+    "img_resolution": 16,
+    "model_channels": 8,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [8],
+    "channels_per_head": 8,
+}
+
+
+def call(config: str) -> tuple[torch.Tensor | None, ...]:
+    return tuple(tensors().get(f"net/{config}/{name}") for name in ("src", "dst", "sigma", "geometry", "cond"))
+
+
+def tiny_inputs(net: NVPrecond, batch: int = 2) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    src = torch.rand(batch, net.source_channels, 16, 16, generator=generator) + 0.5
+    dst = torch.randn(batch, 3, 16, 16, generator=generator)
+    return src, dst, torch.tensor([0.5, 2.0][:batch]), torch.randn(batch, GEOMETRY_DIM, generator=generator)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_state_dict_is_the_published_one(config: str) -> None:
+    with torch.device("meta"):
+        net = NVPrecond(**vectors()["nets"][config]["init_kwargs"])
+    assert {name: list(t.shape) for name, t in net.state_dict().items()} == vectors()["nets"][config]["state"]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_network_gives_the_published_numbers(config: str) -> None:
+    net, tolerance = golden_network(config), TOLERANCE.get(config, 1e-5)
+    src, dst, sigma, geometry, cond = call(config)
+    out, logvar = net(src, dst, sigma, geometry, cond, return_logvar=True)
+    assert relative_error(out, tensors()[f"net/{config}/out"]) < tolerance
+    assert relative_error(logvar, tensors()[f"net/{config}/logvar"]) < 1e-5
+    features = net.encode_source(src, sigma, geometry)
+    expected = vectors()["nets"][config]["features"]
+    assert len(features) == len(expected)
+    for ours, theirs in zip(features, expected, strict=True):
+        assert list(ours.shape) == theirs["shape"]
+        assert ours.norm().item() == pytest.approx(theirs["norm"], rel=1e-5)
+        torch.testing.assert_close(ours.flatten()[:4], torch.tensor(theirs["first"]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_what_is_computed_once_gives_the_same(config: str) -> None:
+    net = golden_network(config)
+    src, dst, sigma, geometry, cond = call(config)
+    terms = net.geometry_terms(src, geometry)
+    features = net.encode_source(src, sigma, geometry, terms)
+    again = net(src, dst, sigma, geometry, cond, source_features=features, terms=terms)
+    torch.testing.assert_close(again, net(src, dst, sigma, geometry, cond), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("config", ["base", "sr", "epipolar"])
+def test_training_and_evaluation_mode_agree_for_normalised_weights(config: str) -> None:
+    net = golden_network(config).train()
+    arguments = call(config)
+    net(*arguments)  # normalises the weights
+    trained, evaluated = net(*arguments), net.eval()(*arguments)
+    # normalising once more divides by 1 + 1e-4: that much, through the depth of the network
+    assert relative_error(trained, evaluated) < 1e-4
+
+
+def test_no_time_enc_features_do_not_depend_on_the_noise_level() -> None:
+    net = golden_network("no_time_enc")
+    src, _, sigma, geometry, _ = call("no_time_enc")
+    for a, b in zip(net.encode_source(src, sigma, geometry), net.encode_source(src, 9 * sigma, geometry), strict=True):
+        assert torch.equal(a, b)
+    net = golden_network("base")
+    pairs = zip(net.encode_source(src, sigma, geometry), net.encode_source(src, 9 * sigma, geometry), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_uncond_ignores_source_and_geometry() -> None:
+    net = golden_network("uncond")
+    src, dst, sigma, geometry, _ = call("uncond")
+    assert torch.equal(net(src, dst, sigma, geometry), net(-src, dst, sigma, 3 * geometry))
+
+
+def test_warped_grid_is_the_published_one() -> None:
+    ours = warp_grid(tensors()["warp/depth"], tensors()["geometry/64"][:2])
+    assert relative_error(ours, tensors()["warp/grid"]) < 1e-5
+
+
+def test_warped_grid_of_identical_cameras_is_the_pixel_grid_in_row_column_order() -> None:
+    geometry = tensors()["geometry/64"][3:]  # a camera and itself
+    grid = warp_grid(torch.full((1, 1, 64, 64), 2.0), geometry)[0]
+    # the pose comes back from (g - mean)/std to four digits: a thousandth of a pixel
+    torch.testing.assert_close(grid[5, 40], torch.tensor([5.5, 40.5]), rtol=0, atol=5e-3)
+
+
+def test_a_black_source_gives_no_coordinates() -> None:
+    net = fill(NVPrecond(**TINY, warp_depth_coor=True))
+    src, _, _, geometry = tiny_inputs(net)
+    src[0, :3] = 0
+    terms = net.geometry_terms(src, geometry)
+    for features in (terms.source_coordinates, terms.target_coordinates):
+        assert not bool(features[0].any())
+        assert bool(features[1].any())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"uncond": True},
+        {"super_res": True},
+        {"super_res": True, "epipolar_attention_bias": True, "depth_input": True},
+        {"warp_depth_coor": True, "no_time_enc": True},
+        {"warp_depth_coor": True, "uncond": True},
+        {"dropout": 0.2, "extra_attn": 0},
+    ],
+)
+def test_every_parameter_of_every_combination_gets_a_gradient(options: dict) -> None:
+    torch.manual_seed(0)
+    net = NVPrecond(**TINY, **options).train()
+    for parameter in net.parameters():  # gains start at zero and would hide what is behind them
+        parameter.data.add_(0.1)
+    low = torch.randn(2, 3, 16, 16) if options.get("super_res") else None
+    denoised, logvar = net(*tiny_inputs(net), low, return_logvar=True)
+    (denoised.pow(2).mean() + logvar.mean()).backward()
+    silent = {name for name, p in net.named_parameters() if p.grad is None or not bool(p.grad.any())}
+    dead_without_source = {name for name in silent if "x_attn_kv" in name or "emb_label" in name}
+    assert silent == (dead_without_source if options.get("uncond") else set())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_close(dtype: torch.dtype) -> None:
+    net = golden_network("base")
+    exact = net(*call("base")[:4])
+    net.compute_dtype = dtype
+    half = net(*call("base")[:4])
+    assert half.dtype == torch.float32
+    assert relative_error(half, exact) < 1e-2
+
+
+def test_batched_is_looped() -> None:
+    net = golden_network("epipolar")
+    src, dst, sigma, geometry, _ = call("epipolar")
+    whole = net(src, dst, sigma, geometry)
+    for k in range(2):
+        one = net(src[k : k + 1], dst[k : k + 1], sigma[k : k + 1], geometry[k : k + 1])
+        torch.testing.assert_close(one[0], whole[k], rtol=1e-5, atol=1e-5)
+
+
+def test_arguments_stay_as_they_were() -> None:
+    net = golden_network("warp_depth_coor")
+    arguments = call("warp_depth_coor")[:4]
+    before = [a.clone() for a in arguments]
+    net(*arguments)
+    assert all(torch.equal(a, b) for a, b in zip(arguments, before, strict=True))
+
+
+def test_super_resolution_needs_its_low_resolution_image() -> None:
+    net = NVPrecond(**TINY, super_res=True)
+    with pytest.raises(ValueError, match="low-resolution"):
+        net(*tiny_inputs(net))
+
+
+def test_options_that_want_the_same_channel_are_refused() -> None:
+    with pytest.raises(ValueError, match="choose one"):
+        NVPrecond(**TINY, depth_input=True, warp_depth_coor=True)
+
+
+def test_sr_head_width_differs_between_denoiser_and_source_encoder() -> None:
+    with torch.device("meta"):
+        net = NVPrecond(**vectors()["nets"]["sr"]["init_kwargs"])
+        explicit = NVPrecond(**vectors()["nets"]["sr"]["init_kwargs"], channels_per_head=16)
+    assert (net.unet.channels_per_head, net.encoder.channels_per_head) == (32, 64)
+    assert (explicit.unet.channels_per_head, explicit.encoder.channels_per_head) == (16, 16)
+
+
+def test_published_size() -> None:
+    with torch.device("meta"):
+        net = NVPrecond(img_resolution=64, model_channels=128, extra_attn=1)
+    assert sum(p.numel() for p in net.parameters()) == 250_643_011
+
+
+def test_inverse_depth_is_relative_to_the_nearest_pixel() -> None:
+    depth = torch.tensor([[[[1.0, 2.0], [4.0, 8.0]]]])
+    expected = (torch.tensor([[[[1, 0.5], [0.25, 0.125]]]]) - 0.4947) / 0.2294
+    torch.testing.assert_close(normalize_inverse_depth(depth), expected)
+    torch.testing.assert_close(normalize_inverse_depth(10 * depth), expected)
+
+
+def test_low_resolution_image_keeps_what_a_quarter_of_the_size_can_show() -> None:
+    assert torch.allclose(low_resolution_image(torch.full((1, 3, 32, 32), 0.3)), torch.tensor(0.3))
+    ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
+    inner = (low_resolution_image(ramp) - ramp)[..., 8:-8]
+    assert float(inner.abs().max()) < 1e-3
+    noise = torch.randn(1, 3, 64, 64)
+    assert float(low_resolution_image(noise).std()) < 0.4 * float(noise.std())
