@@ -70,8 +70,10 @@ def read_legacy_pickle(path: str | Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             content = _InertUnpickler(file).load()
-    except (OSError, UserError):
+    except OSError:
         raise
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise UserError(f"{path}: damaged, or not a snapshot in the published pickle layout ({error})") from None
     if not isinstance(content, dict):
@@ -101,8 +103,7 @@ class _InertUnpickler(pickle.Unpickler):
         found = known.get(f"{module}.{name}")
         if found is None:
             raise UserError(
-                f"{getattr(self, 'name', 'this pickle')} asks for {module}.{name}, which no published snapshot "
-                f"contains: refused, since a pickle can run any code"
+                f"asks for {module}.{name}, which no published snapshot contains: refused, a pickle can run any code"
             )
         return found()
 

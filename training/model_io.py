@@ -57,7 +57,7 @@ def load_network(name: str | Path, device: torch.device | str = "cpu") -> NVPrec
         head = file.read(16)
     if head.lstrip()[:1] == b"<":
         raise UserError(f"{path} is a web page, not weights: open its address in a browser to see what it says")
-    if head[:1] == b"\x80":
+    if head[:1] == b"\x80" and head[8:9] != b"{":  # safetensors: eight bytes of length, any of them, then JSON
         init_kwargs, state, heads = _read_released(path)
     else:
         init_kwargs, state = _read_safetensors(path)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from skimage import data
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from dnnlib import UserError
+from metrics.image import as_uint8, psnr, ssim
+from metrics.lpips import LPIPS_WEIGHTS, load_lpips
+from tests.golden import DATA, tensors, vectors
+from torch_utils.cameras import pixels_to_float
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+
+
+def photographs(side: int = 64) -> torch.Tensor:
+    """Real photographs that scikit-image carries: uint8 [4, 3, side, side]."""
+    images = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    return torch.stack(
+        [torch.from_numpy(np.array(image[50 : 50 + side, 100 : 100 + side])) for image in images]
+    ).permute(0, 3, 1, 2)
+
+
+def noisy(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)) * sigma
+    return (images + noise).clip(0, 255).to(torch.uint8)
+
+
+def test_golden_psnr() -> None:
+    numbers = psnr(tensors()["psnr/a"], tensors()["psnr/b"])
+    np.testing.assert_allclose(numbers, vectors()["psnr"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [3, 40])
+def test_psnr_and_ssim_are_those_of_scikit_image(sigma: float) -> None:
+    target = photographs()
+    images = noisy(target, sigma)
+    for number, structure, image, truth in zip(
+        psnr(images, target), ssim(images, target), images.numpy(), target.numpy(), strict=True
+    ):
+        assert number == pytest.approx(peak_signal_noise_ratio(truth, image, data_range=255), abs=1e-9)
+        expected = structural_similarity(
+            truth,
+            image,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=255,
+            channel_axis=0,
+        )
+        assert structure == pytest.approx(expected, abs=1e-10)  # asked for: 1e-4
+
+
+def test_equal_images() -> None:
+    images = photographs()
+    assert psnr(images, images).tolist() == [float("inf")] * 4
+    np.testing.assert_allclose(ssim(images, images), 1, atol=1e-12)
+    assert load_lpips()(images, images).tolist() == [0] * 4
+
+
+def test_psnr_of_a_part() -> None:
+    """Visible and disoccluded errors, weighted by their areas, make up the whole; an empty part has no number."""
+    target = photographs()
+    images = noisy(target, 20)
+    where = torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(0)) < 0.3
+    where[3] = True
+    visible, hidden, whole = psnr(images, target, where), psnr(images, target, ~where), psnr(images, target)
+    share = where.double().mean(dim=(1, 2, 3))
+    mse = share * 10 ** (-visible / 10) + (1 - share) * 10 ** (-hidden.nan_to_num() / 10)
+    np.testing.assert_allclose(mse[:3], 10 ** (-whole[:3] / 10), rtol=1e-12)
+    assert torch.isnan(hidden[3])
+    assert visible[3] == whole[3]
+
+
+def test_lpips_golden() -> None:
+    """On frames that may not be redistributed."""
+    golden = json.loads((DATA / "lpips.json").read_text())
+    folder = SHARED / golden["clip"]
+    if not folder.is_dir():
+        pytest.skip("the RealEstate10K sample is not here")
+
+    def read(name: str) -> torch.Tensor:
+        image = Image.open(folder / name).convert("RGB").resize((128, 128), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+
+    lpips = load_lpips()
+    for first, second, expected in golden["pairs"]:
+        assert lpips(read(first), read(second)).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_lpips_of_a_batch() -> None:
+    """Batched = looped, symmetric, and larger for larger differences."""
+    lpips, target = load_lpips(), photographs()
+    images = noisy(target, 20)
+    batched = lpips(images, target)
+    looped = torch.cat([lpips(image[None], truth[None]) for image, truth in zip(images, target, strict=True)])
+    np.testing.assert_allclose(batched, looped, rtol=1e-5)
+    np.testing.assert_allclose(batched, lpips(target, images), rtol=1e-5)
+    assert (lpips(noisy(target, 60), target) > batched).all()
+
+
+def test_lpips_weights_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="missing"):
+        load_lpips(path=tmp_path / "none.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(LPIPS_WEIGHTS.read_bytes()[:1000])
+    with pytest.raises(UserError, match="does not hold LPIPS"):
+        load_lpips(path=broken)
+    save_file({name: t for name, t in load_file(LPIPS_WEIGHTS).items() if name != "lin4.weight"}, broken)
+    with pytest.raises(UserError, match="does not hold LPIPS"):
+        load_lpips(path=broken)
+
+
+def test_too_small_images() -> None:
+    images = torch.zeros(1, 3, 10, 10, dtype=torch.uint8)
+    with pytest.raises(UserError, match="11 pixels"):
+        ssim(images, images)
+    with pytest.raises(UserError, match="32 pixels"):
+        load_lpips()(images, images)
+
+
+def test_every_form_of_images_is_the_same() -> None:
+    images = photographs()
+    last = images.permute(0, 2, 3, 1)
+    for form in (images, images.numpy(), last, last.numpy(), pixels_to_float(images), pixels_to_float(last).numpy()):
+        converted = as_uint8(form)
+        assert converted.dtype == torch.uint8
+        assert int((converted.int() - images.int()).abs().max()) <= (
+            1 if form.dtype not in (torch.uint8, np.uint8) else 0
+        )
+
+
+def test_ambiguous_shapes() -> None:
+    images = torch.arange(2 * 3 * 5 * 3, dtype=torch.uint8).reshape(2, 3, 5, 3)
+    assert as_uint8(images).shape == (2, 3, 5, 3)
+    assert as_uint8(images.numpy()).shape == (2, 3, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((1, 3, 8, 8), float("nan")), "not finite"),
+        (torch.full((1, 3, 8, 8), 200.0), "convert them to uint8"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int64), "int64"),
+        (torch.zeros(3, 8, 8), r"\[3, 8, 8\]"),
+        (np.zeros((1, 4, 8, 8), np.uint8), r"\[1, 4, 8, 8\]"),
+    ],
+)
+def test_images_that_are_none(images: torch.Tensor | np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        as_uint8(images)

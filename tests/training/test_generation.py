@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from datasets.synthetic import Synthetic
+from dnnlib import UserError
+from tests.golden import fill
+from training.generation import NovelViewSampler, generate_images
+from training.precond import NVPrecond
+
+SMALL = {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8], "channels_per_head": 8}
+SEEDS = [0, 3, 5, 8]
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, NVPrecond]:
+    def build(**options: object) -> NVPrecond:
+        return fill(NVPrecond(**{"img_resolution": 16, **SMALL, **options}))
+
+    return {"net": build(), "gnet": build(uncond=True), "sr_model": build(img_resolution=32, super_res=True)}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Synthetic:
+    return Synthetic("test", resolution=48)
+
+
+def images_of(networks: dict, dataset: Synthetic, seeds: list[int], batch_size: int) -> torch.Tensor:
+    batches = generate_images(
+        dataset=dataset, seeds=seeds, batch_size=batch_size, guidance=1.5, num_steps=2, **networks
+    )
+    assert len(batches) == -(-len(seeds) // batch_size)
+    return torch.cat([batch.images for batch in batches])
+
+
+def test_image_k_is_the_same_in_every_batch(networks: dict, dataset: Synthetic) -> None:
+    together = images_of(networks, dataset, SEEDS, batch_size=4)
+    assert together.shape == (4, 3, 32, 32)
+    assert together.dtype == torch.uint8
+    for batch_size in (1, 3):
+        other = images_of(networks, dataset, SEEDS, batch_size)
+        assert int((other.int() - together.int()).abs().max()) <= 1
+    alone = images_of(networks, dataset, [8], batch_size=1)
+    assert int((alone[0].int() - together[3].int()).abs().max()) <= 1
+
+
+def test_seeds_name_pair_and_noise(networks: dict, dataset: Synthetic) -> None:
+    (batch,) = generate_images(networks["net"], dataset, SEEDS, num_steps=1)
+    assert batch.seeds == SEEDS
+    for seed, pair in zip(batch.seeds, batch.pairs, strict=True):
+        expected = dataset[seed]
+        assert (pair.clip, pair.source_index) == (expected.clip, expected.source_index)
+        assert torch.equal(pair.target.image, expected.square(16).target.image)
+
+
+def test_published_intrinsics_change_the_picture(networks: dict, dataset: Synthetic) -> None:
+    pair = dataset[0]
+    pictures = [
+        NovelViewSampler(networks["net"], published_intrinsics=flag, sampler_kwargs={"num_steps": 2})(
+            [pair.source], [pair.target.camera], [0]
+        )
+        for flag in (False, True)
+    ]
+    assert not torch.equal(*pictures)
+
+
+def test_a_super_resolution_network_alone_works_on_the_true_view_made_small(networks: dict, dataset: Synthetic) -> None:
+    (batch,) = generate_images(networks["sr_model"], dataset, [0, 1], num_steps=1)
+    assert batch.images.shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("roles", "options", "message"),
+    [
+        ({"net": "net"}, {"guidance": 1.5}, "needs a guidance network"),
+        ({"net": "sr_model", "sr_model": "sr_model"}, {}, "give it alone"),
+        ({"net": "net", "sr_model": "net"}, {}, "not a super-resolution network"),
+        ({"net": "net", "gnet": "sr_model"}, {"guidance": 2.0}, "they must agree"),
+    ],
+)
+def test_contradictions_are_refused(networks: dict, roles: dict, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        NovelViewSampler(**{role: networks[name] for role, name in roles.items()}, **options)
