@@ -62,26 +62,45 @@ class MPConv(nn.Module):
 
     Equation 47 and section 2.3: the layer uses normalize(weight) * gain / sqrt(fan-in); in training mode the stored
     weight is replaced by normalize(weight) first, without gradient, so that its length never drifts.
+
+    Args:
+        gain: constant factor; a learned one is given to `forward`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int | None) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int | None, gain: float = 1.0) -> None:
         super().__init__()
         size = () if kernel is None else (kernel, kernel)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, *size))
+        self.gain = gain
+        self.frozen = False
 
-    def forward(self, x: torch.Tensor, gain: torch.Tensor | float = 1.0) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, gain: torch.Tensor | None = None) -> torch.Tensor:
+        if self.frozen:
+            y = self._apply_weight(x, self.weight)
+            return y if gain is None else y * gain.to(y.dtype)
         if self.training:
             with torch.no_grad():
                 self.weight.copy_(normalize(self.weight))
-        weight = self.effective_weight(gain).to(x.dtype)
-        if weight.ndim == 2:
-            return F.linear(x, weight)
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        weight = self.effective_weight()
+        return self._apply_weight(x, (weight if gain is None else weight * gain).to(x.dtype))
 
-    def effective_weight(self, gain: torch.Tensor | float) -> torch.Tensor:
-        """What the input is multiplied by, float32."""
+    def effective_weight(self) -> torch.Tensor:
+        """What the input is multiplied by, but for a learned gain: float32."""
         fan_in = self.weight[0].numel()
-        return normalize(self.weight.to(torch.float32)) * (gain / math.sqrt(fan_in))
+        return normalize(self.weight.to(torch.float32)) * (self.gain / math.sqrt(fan_in))
+
+    @torch.no_grad()
+    def freeze(self, dtype: torch.dtype) -> None:
+        """Store the effective weight instead, once and for all, as the kernels want it. Linear layers stay float32."""
+        weight = self.effective_weight()
+        if weight.ndim == 4:
+            weight = weight.to(dtype=dtype, memory_format=torch.channels_last)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.frozen = True
+
+    @staticmethod
+    def _apply_weight(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, weight) if weight.ndim == 2 else F.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
 class MPHeads(MPConv):
@@ -105,6 +124,6 @@ class MPHeads(MPConv):
         )
         return tuple(part.transpose(1, 2) for part in normalize(y, dims=[-1]).unbind(dim=2))
 
-    def effective_weight(self, gain: torch.Tensor | float) -> torch.Tensor:
-        weight = super().effective_weight(gain)
+    def effective_weight(self) -> torch.Tensor:
+        weight = super().effective_weight()
         return weight.unflatten(0, (self.heads, -1, self.parts)).permute(2, 0, 1, 3, 4, 5).flatten(0, 2)

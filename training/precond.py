@@ -53,6 +53,7 @@ class NVPrecond(nn.Module):
     Attributes:
         init_kwargs: the arguments the network was built with: all that a file needs beside the weights.
         compute_dtype: dtype of the U-Nets' activations; None follows `use_fp16`.
+        frozen: see `freeze`.
     """
 
     def __init__(
@@ -81,10 +82,6 @@ class NVPrecond(nn.Module):
         self.init_kwargs: dict[str, Any] = {**arguments, **unet_kwargs}
         if depth_input and warp_depth_coor:
             raise ValueError("depth_input and warp_depth_coor both want the fourth channel of src: choose one")
-        arguments = {
-            name: value for name, value in locals().items() if name not in ("self", "__class__", "unet_kwargs")
-        }
-        self.init_kwargs: dict[str, Any] = {**arguments, **unet_kwargs}
         self.img_resolution = img_resolution
         self.img_channels = img_channels
         self.label_dim = label_dim
@@ -98,6 +95,7 @@ class NVPrecond(nn.Module):
         self.use_fp16 = use_fp16
         self.sigma_data = sigma_data
         self.compute_dtype: torch.dtype | None = None
+        self.frozen = False
 
         coordinates = logvar_channels if warp_depth_coor else 0
         denoiser_heads = _SUPER_RES_HEAD_CHANNELS if super_res else _HEAD_CHANNELS
@@ -123,9 +121,14 @@ class NVPrecond(nn.Module):
         self.logvar_linear = MPConv(logvar_channels, 1, None)
 
     @property
+    def needs_depth(self) -> bool:
+        """Whether `src` has a fourth channel."""
+        return self.depth_input or self.warp_depth_coor
+
+    @property
     def source_channels(self) -> int:
         """Channels of `src`: colour, and depth where an option needs it."""
-        return self.img_channels + (self.depth_input or self.warp_depth_coor)
+        return self.img_channels + self.needs_depth
 
     def forward(
         self,
@@ -187,6 +190,19 @@ class NVPrecond(nn.Module):
     def logvar(self, sigma: torch.Tensor) -> torch.Tensor:
         """u(sigma), the learned log-variance of the loss at a noise level: [B, 1, 1, 1]."""
         return self.logvar_linear(self.logvar_fourier(sigma.flatten().log() / 4)).reshape(-1, 1, 1, 1)
+
+    def freeze(self, dtype: torch.dtype | None = None) -> NVPrecond:
+        """Make the network ready for sampling: every weight is normalised, scaled and cast once instead of at each use.
+
+        Afterwards it can be neither trained nor saved. `dtype` is that of the computation, by default what it was.
+        Returns the network itself.
+        """
+        self.compute_dtype = dtype or self._dtype(next(self.parameters()).device)
+        for layer in self.modules():
+            if isinstance(layer, MPConv):
+                layer.freeze(self.compute_dtype)
+        self.frozen = True
+        return self.eval()
 
     def encode_source(
         self,

@@ -59,9 +59,9 @@ class Block(nn.Module):
             raise ValueError(f"{out_channels} channels cannot be shared by heads of {channels_per_head}")
 
         self.emb_gain = nn.Parameter(torch.zeros([]))
-        self.conv_res0 = MPConv(in_channels if decoder else out_channels, out_channels, 3)
+        self.conv_res0 = MPConv(in_channels if decoder else out_channels, out_channels, 3, gain=MP_SILU_GAIN)
         self.emb_linear = MPConv(emb_channels, out_channels, None)
-        self.conv_res1 = MPConv(out_channels, out_channels, 3)
+        self.conv_res1 = MPConv(out_channels, out_channels, 3, gain=MP_SILU_GAIN)
         self.conv_skip = MPConv(in_channels, out_channels, 1) if in_channels != out_channels else None
         self.attn_qkv = MPHeads(out_channels, self.num_heads, 3) if attention else None
         self.x_attn_kv = MPHeads(out_channels, self.num_heads, 2) if attention and cross_attention else None
@@ -83,11 +83,11 @@ class Block(nn.Module):
         if not self.decoder:
             x = self._skip(x)
             x = normalize(x, dims=[1])
-        residual = self.conv_res0(F.silu(x), gain=MP_SILU_GAIN)
+        residual = self.conv_res0(F.silu(x))
         scale = 1 + self.emb_linear(emb, gain=self.emb_gain)
         residual = F.silu(residual * scale[:, :, None, None].to(residual.dtype))
         residual = F.dropout(residual, self.dropout, self.training)
-        residual = self.conv_res1(residual, gain=MP_SILU_GAIN)
+        residual = self.conv_res1(residual)
         if self.decoder:
             x = self._skip(x)
         x = mp_sum(x, residual, self.res_balance)
@@ -159,6 +159,8 @@ class UNet(nn.Module):
         self.channels_per_head = channels_per_head
         widths = [model_channels * mult for mult in channel_mult]
         emb_channels = max(widths)
+        if img_resolution % 2 ** (len(widths) - 1):
+            raise ValueError(f"{img_resolution} pixels cannot be halved {len(widths) - 1} times")
 
         if not source_encoder:
             self.out_gain = nn.Parameter(torch.zeros([]))

@@ -204,3 +204,17 @@ def test_low_resolution_image_keeps_what_a_quarter_of_the_size_can_show() -> Non
     assert float(inner.abs().max()) < 1e-3
     noise = torch.randn(1, 3, 64, 64)
     assert float(low_resolution_image(noise).std()) < 0.4 * float(noise.std())
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_frozen_network_gives_the_published_numbers(config: str) -> None:
+    net, tolerance = golden_network(config).freeze(torch.float32), TOLERANCE.get(config, 1e-5)
+    out, logvar = net(*call(config), return_logvar=True)
+    assert relative_error(out, tensors()[f"net/{config}/out"]) < tolerance
+    assert relative_error(logvar, tensors()[f"net/{config}/logvar"]) < 1e-5
+
+
+@pytest.mark.parametrize("config", ["base", "uncond", "sr", "epipolar", "no_time_enc", "depth_input"])
+def test_a_frozen_network_in_half_precision_stays_close(config: str) -> None:
+    out = golden_network(config).freeze(torch.bfloat16)(*call(config))
+    assert relative_error(out, tensors()[f"net/{config}/out"]) < 1e-2
