@@ -1,44 +1,113 @@
-"""Novel views for the pairs of a data set: source views and relative poses in, pictures out."""
+"""Novel views for the pairs of a data set, or of one's own photographs along a camera path."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.cli import Command, RangeSelection, Seeds, option, preset_option
+from dnnlib.cli import Command, Seeds, option
+from dnnlib.sampling_options import DATA, NETWORK_ROLES, data_options, network_options, solver_options
+from dnnlib.util import UserError
 from presets import SAMPLING
 
-NETWORKS, DATA, SAMPLER, OUTPUT = "Networks", "Data", "Sampler", "Output"
+if TYPE_CHECKING:
+    import logging
 
-SOLVER_OPTIONS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
+    from torch_utils.distributed import Processes
+
+PHOTOGRAPHS, OUTPUT = "Own photographs, instead of data", "Output"
 
 
 @click.command(cls=Command)
-@preset_option(SAMPLING, section=NETWORKS)
-@option("--net", section=NETWORKS, metavar="FILE|URL|NAME", help="Base network.", required=True)
-@option("--gnet", section=NETWORKS, metavar="FILE|URL|NAME", help="Guidance network, usually unconditional.")
-@option("--sr-model", section=NETWORKS, metavar="FILE|URL|NAME", help="Super-resolution network behind the base.")
-@option("--guidance", section=NETWORKS, type=float, default=1.0, help="Strength of guidance; 1 is none.")
-@option("--data", section=DATA, metavar="DIR", default="data", help="RealEstate10K folder, or pixelSplat chunks.")
-@option("--split", section=DATA, default="test", help="Which split of it.")
-@option("--range-selection", section=DATA, type=RangeSelection(), help="Frame gap: mid, long or A-B (A <= gap < B).")
+@network_options(SAMPLING)
+@data_options()
 @option(
-    "--published-intrinsics/--correct-intrinsics",
-    section=DATA,
-    default=False,
-    help="Focal lengths as the published code computes them.",
+    "--image",
+    "images",
+    section=PHOTOGRAPHS,
+    metavar="FILE|DIR",
+    multiple=True,
+    help="Photograph, or a folder of them; more than once if need be.",
 )
-@option("--steps", section=SAMPLER, type=click.IntRange(min=1), default=32, help="Sampling steps.")
-@option("--sigma_min", section=SAMPLER, type=float, default=0.002, help="Lowest noise level.")
-@option("--sigma_max", section=SAMPLER, type=float, default=80.0, help="Highest noise level.")
-@option("--rho", section=SAMPLER, type=float, default=7.0, help="Exponent of the noise levels.")
-@option("--S_churn", "S_churn", section=SAMPLER, type=float, default=0.0, help="Noise added on the way.")
-@option("--S_min", "S_min", section=SAMPLER, type=float, default=0.0, help="... from this noise level")
-@option("--S_max", "S_max", section=SAMPLER, type=float, default=math.inf, help="... to this one.")
-@option("--S_noise", "S_noise", section=SAMPLER, type=float, default=1.0, help="Factor on the added noise.")
+@option(
+    "--trajectory",
+    section=PHOTOGRAPHS,
+    metavar="NAME|FILE",
+    default="orbit",
+    help="orbit, pan, tilt, roll, dolly, zoom, truck, pedestal, spiral, shake, or the file of a path.",
+)
+@option(
+    "--frames",
+    section=PHOTOGRAPHS,
+    type=int,
+    help="How many; of a file, evenly spaced.  [default: 24, or all of a file]",
+)
+@option("--amount", section=PHOTOGRAPHS, type=float, help="How far a named path goes, in its own unit.")
+@option(
+    "--scene-scale",
+    section=PHOTOGRAPHS,
+    type=float,
+    default=1.0,
+    help="Factor on distances travelled (see docs/trajectories.md).",
+)
+@option(
+    "--fov",
+    section=PHOTOGRAPHS,
+    type=float,
+    help="Degrees that the shorter side spans.  [default: EXIF, the path's, or 58]",
+)
+@option(
+    "--convention",
+    section=PHOTOGRAPHS,
+    type=click.Choice(["opencv", "opengl"]),
+    help="Axes of a file of plain matrices.",
+)
+@option(
+    "--pose",
+    section=PHOTOGRAPHS,
+    type=click.Choice(["c2w", "w2c"]),
+    help="Camera-to-world matrices, or world-to-camera.",
+)
+@option(
+    "--condition",
+    section=PHOTOGRAPHS,
+    type=click.Choice(["first", "chain", "stochastic"]),
+    default="first",
+    help="Frames follow from the photograph, the newest key frame, or random earlier ones.",
+)
+@option(
+    "--key-every",
+    section=PHOTOGRAPHS,
+    type=click.IntRange(min=1),
+    default=4,
+    help="For chain and stochastic: every so many frames, a key frame.",
+)
+@option(
+    "--samples",
+    section=PHOTOGRAPHS,
+    type=click.IntRange(min=1),
+    default=1,
+    help="Answers per frame, with the first of --seeds, and a map of their spread.",
+)
+@option("--fresh-noise", section=PHOTOGRAPHS, is_flag=True, help="Other noise for every frame.")
+@option(
+    "--baseline",
+    section=PHOTOGRAPHS,
+    type=click.Choice(["homography"]),
+    help="Write what is known where the camera only turns.",
+)
+@option(
+    "--export",
+    section=PHOTOGRAPHS,
+    type=click.Choice(["realestate10k", "colmap", "matrices"]),
+    multiple=True,
+    help="Write the path in this format, too.",
+)
+@option("--fps", section=PHOTOGRAPHS, type=float, default=12.0, help="Frames a second of the videos.")
+@solver_options()
 @option("--seeds", section=OUTPUT, type=Seeds(), default="0-7", help="Seed s names pair s and its noise: 1,2,5-10.")
 @option("--batch", section=OUTPUT, type=click.IntRange(min=1), default=4, help="Images at once.")
 @option(
@@ -53,41 +122,98 @@ SOLVER_OPTIONS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", 
 @option("--overwrite", section=OUTPUT, is_flag=True, help="Make again what is already there.")
 @option("--device", section=OUTPUT, help="cpu, cuda, cuda:N or mps.  [default: the best present]", show_default=False)
 def main(**options: Any) -> None:
-    """Generate novel views for pairs of a data set.
+    """Generate novel views: for pairs of a data set, or of photographs along a camera path.
 
     \b
-    python generate_images.py --preset=vivid-tiny --outdir=out
+    python generate_images.py --preset=vivid-tiny --image=photo.jpg --trajectory=orbit --outdir=out
+    python generate_images.py --preset=vivid-tiny --data=DIR --seeds=0-15 --outdir=out
     torchrun --nproc_per_node=8 generate_images.py --preset=vivid --data=DIR --seeds=0-9999 --outdir=out
     """
+    _check_mode(click.get_current_context())
     import logging
 
-    from tqdm import tqdm
-
-    from datasets.realestate10k import RealEstate10K
-    from dnnlib.util import file_sha256, writable_directory
     from torch_utils.distributed import start_processes
-    from training.generation import GeneratedBatches, NovelViewSampler
-    from training.model_io import load_network, resolve_network
-    from training.results import ResultFolder
 
     processes = start_processes(options["device"])
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
     log = logging.getLogger("generate_images")
-    dataset = RealEstate10K(options["data"], options["split"], options["range_selection"], resolution=None)
+    if options["images"]:
+        _follow_path(options, processes, log)
+    else:
+        _generate_pairs(options, processes, log)
+    processes.close()
+
+
+def _check_mode(ctx: click.Context) -> None:
+    """Refuse options of the mode that is not asked for: they would do nothing, silently."""
+    own = bool(ctx.params["images"])
+    for parameter in ctx.command.params:
+        given = ctx.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
+        if given and own and (parameter.section == DATA or parameter.name == "subdirs"):
+            raise UserError(f"{parameter.opts[0]} is for pairs of a data set: leave it out, or --image")
+        if given and not own and parameter.section == PHOTOGRAPHS:
+            raise UserError(f"{parameter.opts[0]} is for one's own photographs: name one with --image")
+
+
+def _follow_path(options: dict[str, Any], processes: Processes, log: logging.Logger) -> None:
+    """Every photograph along the path; several get a folder each."""
+    from tqdm import tqdm
+
+    from datasets.trajectories import plan_path
+    from datasets.user_image import photograph_files, read_photograph
+    from metrics.neighbours import NeighbourReport
+    from training.generation import open_sampler
+    from training.trajectory import PathFolder, PathRenderer
+
+    seeds = options["seeds"][: options["samples"]]
+    if len(seeds) < options["samples"]:
+        raise UserError(f"{options['samples']} samples need as many seeds; --seeds has {len(seeds)}")
+    path = [options[name] for name in ("trajectory", "frames", "amount", "scene_scale", "convention", "pose")]
+    how = {name: options[name] for name in ("condition", "key_every", "fresh_noise")}
+    photographs = photograph_files(options["images"])
+    sampler, _ = open_sampler(options, processes.device)
+    for name, file in processes.share(list(photographs.items())):
+        photograph, cameras = plan_path(read_photograph(file, options["fov"]), *path)
+        log.info("%s: %.1f degrees (%s), %d frames", file, photograph.fov_deg, photograph.fov_from, len(cameras))
+        renderer = PathRenderer(sampler, photograph.view, cameras, seeds, batch_size=options["batch"], **how)
+        folder = PathFolder(options["outdir"] / (name if len(photographs) > 1 else ""), options["overwrite"])
+        report = NeighbourReport()
+        details = {name: options[name] for name in ("trajectory", "scene_scale", *NETWORK_ROLES, "guidance", "steps")}
+        frames = folder.write(
+            renderer,
+            photograph,
+            fps=options["fps"],
+            homography=options["baseline"] == "homography",
+            report=report,
+            formats=options["export"],
+            details=details,
+        )
+        for _ in tqdm(frames, total=len(cameras), unit="frame", disable=not processes.is_main):
+            pass
+        log.info("%s; see %s", report, folder.folder / "sheet.png")
+
+
+def _generate_pairs(options: dict[str, Any], processes: Processes, log: logging.Logger) -> None:
+    """The pairs of a data set that the seeds name."""
+    from tqdm import tqdm
+
+    from datasets.realestate10k import RealEstate10K
+    from dnnlib.util import file_sha256, writable_directory
+    from torch_utils.depth import STORED
+    from training.generation import GeneratedBatches, open_sampler
+    from training.results import ResultFolder
+
+    where = [options[name] for name in ("data", "split", "range_selection")]
+    dataset = RealEstate10K(*where, resolution=None, depth=options["depth_model"] == STORED)
     log.info("%s: %s", options["data"], dataset.summary())
-
-    roles = ("net", "gnet", "sr_model")
-    files = {role: resolve_network(options[role]) for role in roles if options[role]}
-    networks = {role: load_network(file, processes.device) for role, file in files.items()}
-    solver = {"num_steps": options["steps"], **{name: options[name] for name in SOLVER_OPTIONS}}
-    settings = {name: options[name] for name in ("guidance", "published_intrinsics")}
-    sampler = NovelViewSampler(**networks, **settings, sampler_kwargs=solver)
-
+    sampler, files = open_sampler(options, processes.device)
     identity = {
-        **{role: file_sha256(files[role]) if role in files else None for role in roles},
-        **{name: options[name] for name in ("split", "range_selection")},
-        **settings,
-        **{name: str(value) if value == math.inf else value for name, value in solver.items()},
+        **{role: file_sha256(files[role]) if role in files else None for role in NETWORK_ROLES},
+        **{
+            name: options[name]
+            for name in ("split", "range_selection", "guidance", "published_intrinsics", "depth_model")
+        },
+        **{name: str(value) if value == math.inf else value for name, value in sampler.sampler_kwargs.items()},
         "data": str(Path(options["data"]).resolve()),
     }
     seeds = options["seeds"]
@@ -109,7 +235,6 @@ def main(**options: Any) -> None:
             len(seeds) - len(missing),
             options["outdir"] / "sheet.png",
         )
-    processes.close()
 
 
 if __name__ == "__main__":

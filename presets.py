@@ -25,12 +25,12 @@ SAMPLING = {
 # train_nvs.py. The first three are the published ones (arXiv:2411.07765).
 _64 = dict(resolution=64, batch=1024, channels=128, lr=0.012, decay=35000, P_mean=-0.8, P_std=1.6, extra_attn=1)
 _SR = dict(resolution=256, batch=128, channels=64, lr=0.020, decay=35000, P_mean=-0.8, P_std=1.6)
-_TINY = dict(batch=64, channels=32, channel_mult=[1, 2, 2], blocks=2, channels_per_head=32, single_image_mix=0.1, status=2**12, snapshot=2**17, checkpoint=2**14)
-_TINY_BASE = dict(resolution=32, lr=0.010, decay=4000, ramp_up=20_000, P_mean=-0.6, P_std=1.4, **_TINY)
+# Small networks for machines without a GPU: an hour of two cores shows something, a day shows more.
+_TINY = dict(resolution=32, batch=16, channels=32, channel_mult=[1, 2, 2], blocks=1, channels_per_head=32, no_time_enc=True, lr=0.010, decay=1500, ramp_up=4000, P_mean=-0.6, P_std=1.4, bf16=True, workers=1, status=2**11, snapshot=2**16, checkpoint=2**12)
 TRAINING = {
     "vivid-base":   dict(duration=2**30, **_64),
     "vivid-uncond": dict(duration=2**29, uncond=True, **_64),
     "vivid-sr":     dict(duration=2**28, sr_training=True, noisy_sr=0.25, **_SR),
-    "vivid-tiny-base":   dict(duration=2**20, no_time_enc=True, epipolar_attn_bias=True, **_TINY_BASE),
-    "vivid-tiny-uncond": dict(duration=2**18, uncond=True, **_TINY_BASE),
+    "vivid-tiny-base":   dict(duration=2**16, **_TINY),
+    "vivid-tiny-uncond": dict(duration=2**14, uncond=True, **_TINY),
 }  # fmt: skip

@@ -5,42 +5,73 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dnnlib.util import atomic_path
+from dnnlib.util import UserError, atomic_path
 
 _KEPT = 2
-_NAME = re.compile(r"training-state-(\d+)\.pt")
-_log = logging.getLogger(__name__)
+_NAME = re.compile(r"training-state-(\d+(?:\.\d+)?)\.pt")
+_log = logging.getLogger("training")
+
+
+def kimg_name(images: int) -> str:
+    """Thousands of images as files are named by them: exact, and in order of size when sorted as text."""
+    return f"{images / 1000:011.3f}"
 
 
 def save_state(folder: Path, images: int, state: dict[str, Any]) -> Path:
-    """Write `training-state-<kimg>.pt`, durable before it gets its name, then remove all but the last two."""
-    path = folder / f"training-state-{images // 1000:07d}.pt"
-    with atomic_path(path) as temporary:
-        torch.save({**state, "images": images}, temporary)
+    """Write `training-state-<kimg>.pt`, durable before it gets its name, then remove all but the last two.
+
+    Raises UserError where it cannot be written; the states before it stay.
+    """
+    path = folder / f"training-state-{kimg_name(images)}.pt"
+    try:
+        with atomic_path(path) as temporary:
+            torch.save({**state, "images": images}, temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise UserError(f"cannot write {path}: {_reason(error)}; make room and give the same command again") from None
     for old in _states(folder)[:-_KEPT]:
         old.unlink()
     return path
 
 
 def load_newest_state(folder: Path) -> dict[str, Any] | None:
-    """The newest state that can be read, on the CPU, or None. Nothing in it is executed."""
+    """The newest state that is whole, on the CPU, or None. Nothing in it is executed."""
     for path in reversed(_states(folder)):
         try:
+            _check_sums(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            _log.warning("%s is damaged and left out: %s", path, reason)
+            _log.warning("%s is damaged and passed over: %s", path, _reason(error))
     return None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process was writing when it ended: temporary files of `atomic_path`."""
+    for path in folder.glob(".*.tmp.*"):
+        path.unlink(missing_ok=True)
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ValueError unless every record of the archive has its checksum, which torch itself does not look at."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(str(error)) from None
+    if broken:
+        raise ValueError(f"wrong checksum of {broken}")
 
 
 def _states(folder: Path) -> list[Path]:
     """All states, oldest first."""
-    numbered = {
-        int(match[1]): path for path in folder.glob("training-state-*.pt") if (match := _NAME.fullmatch(path.name))
-    }
-    return [numbered[number] for number in sorted(numbered)]
+    found = [(match, path) for path in folder.glob("training-state-*.pt") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, key=lambda item: float(item[0][1]))]
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class TrainingConfig:
         network: constructor arguments of `NVPrecond`.
         data, single_image_data: folders of clips and of photographs.
         range_selection: which frames make a pair, see `datasets.realestate10k`.
+        depth_model: where the depth of source views comes from, for a network that needs it: see `torch_utils.depth`.
         single_image_mix: share of pairs from single photographs, [0, 1).
         duration: images to see in all; batch: images per step over all processes.
         batch_gpu: most images of one process to compute at once; None: all of its share.
@@ -47,8 +48,9 @@ class TrainingConfig:
 
     network: Mapping[str, Any]
     data: str = "data"
-    single_image_data: str | None = None
+    single_image_data: str = "photos"
     range_selection: str | None = None
+    depth_model: str | None = None
     single_image_mix: float = 0.0
     duration: int = 1 << 30
     batch: int = 1024
@@ -62,11 +64,11 @@ class TrainingConfig:
     loss_scaling: float = 1.0
     ema_stds: tuple[float, ...] = (0.05, 0.10)
     seed: int = 0
-    workers: int = 1
+    workers: int = 2
     bench: bool = True
     status: int = 128 << 10
     snapshot: int | None = 8 << 20
-    checkpoint: int | None = 128 << 20
+    checkpoint: int | None = 8 << 20
     samples: int | None = None
     metrics: int | None = None
 
@@ -75,18 +77,45 @@ class TrainingConfig:
             if bad:
                 raise UserError(message)
 
+        for name in ("seed", "workers", "decay", "ramp_up"):
+            refuse(getattr(self, name) < 0, f"{name} must not be negative, but is {getattr(self, name)}")
+        for name in ("dropout", "noisy_sr"):
+            value = self.network.get(name, 0)
+            refuse(not 0 <= value < 1, f"{name} must be in [0, 1), not {value}")
         for name in ("duration", "batch", "batch_gpu", "status", "snapshot", "checkpoint", "samples", "metrics"):
             value = getattr(self, name)
             refuse(value is not None and value < 1, f"{name} must be at least 1, not {value}")
         refuse(not 0 <= self.single_image_mix < 1, f"single_image_mix must be in [0, 1), not {self.single_image_mix}")
-        refuse(
-            self.single_image_mix > 0 and self.single_image_data is None,
-            "single_image_mix needs a folder of photographs: give --single-image-data",
-        )
         refuse(self.precision not in PRECISIONS, f"precision is one of {', '.join(PRECISIONS)}, not {self.precision}")
         refuse(not (self.lr > 0 and math.isfinite(self.lr)), f"lr must be positive, not {self.lr}")
         refuse(self.loss_scaling <= 0, f"loss_scaling must be positive, not {self.loss_scaling}")
         refuse(self.P_std <= 0, f"P_std must be positive, not {self.P_std}")
+        self._check_geometry(refuse)
+
+    def _check_geometry(self, refuse: Callable[[bool, str], None]) -> None:
+        """Encodings of geometry that contradict each other or would do nothing."""
+        from torch_utils.depth import DEPTH_CHOICES, STORED
+
+        source_options = ("no_time_enc", "epipolar_attention_bias", "depth_input", "warp_depth_coor")
+        useless = [name for name in source_options if self.network.get("uncond") and self.network.get(name)]
+        refuse(bool(useless), f"an unconditional network sees no source view: leave out {', '.join(useless)}")
+        refuse(
+            self.needs_depth and self.depth_model is None,
+            f"depth_input and warp_depth_coor need source depth: give --depth-model, one of {DEPTH_CHOICES}",
+        )
+        refuse(
+            not self.needs_depth and self.depth_model is not None,
+            "depth_model is for depth_input or warp_depth_coor: add one of them or leave it out",
+        )
+        refuse(
+            self.depth_model == STORED and self.single_image_mix > 0,
+            f"single photographs have no depth {STORED}: name a depth model, or leave out single_image_mix",
+        )
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether source views must come with depth."""
+        return bool(self.network.get("depth_input") or self.network.get("warp_depth_coor"))
 
     @property
     def resolution(self) -> int:

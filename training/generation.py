@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from dnnlib.sampling_options import NETWORK_ROLES, SOLVER_OPTIONS
 from dnnlib.util import UserError
 from torch_utils.batches import Pair
-from torch_utils.cameras import Camera, View, geometry_vector, pixels_to_float, pixels_to_uint8, resize_image
+from torch_utils.cameras import Camera, View, pixels_to_float, pixels_to_uint8, resize_image
+from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.random import SeededGenerators
-from training.conditioning import low_resolution_image, source_input
-from training.guidance import guided_denoiser
+from training.conditioning import low_resolution_image
+from training.guidance import view_denoiser
+from training.model_io import load_network, resolve_network
 from training.precond import NVPrecond
 from training.sampling import edm_sampler
 
@@ -34,6 +38,8 @@ class NovelViewSampler:
         guidance: 1 is none.
         sampler_kwargs: see `edm_sampler`; for base and super-resolution alike.
         published_intrinsics: see `geometry_vector`.
+        depth_model: tells a network that needs it the depth of source views, from what that network sees of them; None
+            takes the depth that the views carry.
     """
 
     net: NVPrecond
@@ -42,6 +48,7 @@ class NovelViewSampler:
     guidance: float = 1.0
     sampler_kwargs: Mapping[str, Any] = field(default_factory=dict)
     published_intrinsics: bool = False
+    depth_model: DepthModel | None = None
 
     def __post_init__(self) -> None:
         if self.gnet is None and self.guidance != 1:
@@ -55,6 +62,9 @@ class NovelViewSampler:
                 f"the guidance network works at {self.gnet.img_resolution} pixels, the base network at "
                 f"{self.net.img_resolution}: they must agree"
             )
+        forms = [(net.depth_input, net.warp_depth_coor) for net in (self.net, self.gnet) if net is not None]
+        if self.gnet is not None and self.gnet.needs_depth and forms[0] != forms[1]:
+            raise UserError("the guidance network wants depth in another form than the base network: they must agree")
         if self.sr_model is not None and not self.sr_model.super_res:
             raise UserError("the network given as --sr-model is not a super-resolution network")
 
@@ -71,14 +81,15 @@ class NovelViewSampler:
     @torch.no_grad()
     def __call__(
         self,
-        sources: Sequence[View],
+        sources: Sequence[View | Sequence[View]],
         targets: Sequence[Camera],
-        seeds: Sequence[int],
+        seeds: Sequence[int | Sequence[int]],
         low: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Novel views of `sources` from `targets`, uint8 [B, 3, R, R] on the CPU.
 
-        Views and cameras may have any size. The noise of image k, and so the image, depends on seeds[k] alone.
+        Views and cameras may have any size; a source of several views is drawn from anew in each evaluation (see
+        `view_denoiser`). The noise of image k, and so the image, depends on seeds[k] alone.
         `low`, the low-resolution views [B, 3, R, R] in [-1, 1], is for a super-resolution network as `net`.
         """
         generators = SeededGenerators(seeds)
@@ -92,36 +103,45 @@ class NovelViewSampler:
     def _sample(
         self,
         net: NVPrecond,
-        sources: Sequence[View],
+        sources: Sequence[View | Sequence[View]],
         targets: Sequence[Camera],
         generators: SeededGenerators,
         low: torch.Tensor | None,
         gnet: NVPrecond | None = None,
         guidance: float = 1.0,
     ) -> torch.Tensor:
-        device = self.device
         side = net.img_resolution
-        views = [source.square(side) for source in sources]
-        geometry = torch.stack(
-            [
-                geometry_vector(source.camera, target, side, self.published_intrinsics)
-                for source, target in zip(views, targets, strict=True)
-            ]
-        )
-        depths = [view.depth for view in views]
-        depth = None if any(depth is None for depth in depths) else torch.stack(depths)[:, None].to(device)
-        images = torch.stack([view.image for view in views]).to(device)
-        denoise = guided_denoiser(
+        denoise = view_denoiser(
             net,
-            source_input(images, depth, net.depth_input, net.warp_depth_coor),
-            geometry.to(device),
+            [[source] if isinstance(source, View) else source for source in sources],
+            targets,
             gnet,
             guidance,
+            published_intrinsics=self.published_intrinsics,
+            depth_model=self.depth_model,
             conditioning_image=low,
             randn_like=generators.randn_like,
         )
-        noise = generators.randn((net.img_channels, side, side), device)
+        noise = generators.randn((net.img_channels, side, side), self.device)
         return edm_sampler(denoise, noise, randn_like=generators.randn_like, **self.sampler_kwargs)
+
+
+def open_sampler(options: Mapping[str, Any], device: torch.device | str) -> tuple[NovelViewSampler, dict[str, Path]]:
+    """The sampler that the options of `dnnlib.sampling_options` describe, and the file of each of its networks.
+
+    The networks are frozen. Raises UserError where a file is missing or options contradict each other.
+    """
+    files = {role: resolve_network(options[role]) for role in NETWORK_ROLES if options[role]}
+    networks = {role: load_network(file, device).freeze() for role, file in files.items()}
+    needs_depth = any(net.needs_depth for net in networks.values())
+    sampler = NovelViewSampler(
+        **networks,
+        guidance=options["guidance"],
+        sampler_kwargs={"num_steps": options["steps"], **{name: options[name] for name in SOLVER_OPTIONS}},
+        published_intrinsics=options["published_intrinsics"],
+        depth_model=choose_depth_model(options["depth_model"], needs_depth, device),
+    )
+    return sampler, files
 
 
 @dataclass(frozen=True)
@@ -173,11 +193,12 @@ def generate_images(
     guidance: float = 1.0,
     batch_size: int = 4,
     published_intrinsics: bool = False,
+    depth_model: DepthModel | None = None,
     **sampler_kwargs: Any,
 ) -> GeneratedBatches:
     """Novel views for pairs of a data set: seed s names both the pair, `dataset[s]`, and the noise.
 
     `batch_size` changes nothing but speed and memory. Other arguments as for `NovelViewSampler` and `edm_sampler`.
     """
-    sampler = NovelViewSampler(net, gnet, sr_model, guidance, sampler_kwargs, published_intrinsics)
+    sampler = NovelViewSampler(net, gnet, sr_model, guidance, sampler_kwargs, published_intrinsics, depth_model)
     return GeneratedBatches(sampler, dataset, seeds, batch_size)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
+from torch_utils.cameras import Camera, View, geometry_vector
+from torch_utils.depth import DepthModel
+from training.conditioning import views_input
 from training.precond import NVPrecond
 from training.sampling import Denoiser
 
@@ -69,3 +72,59 @@ def _single_denoiser(
             )
 
     return denoise
+
+
+def view_denoiser(
+    net: NVPrecond,
+    pools: Sequence[Sequence[View]],
+    targets: Sequence[Camera],
+    gnet: NVPrecond | None = None,
+    guidance: float = 1.0,
+    *,
+    published_intrinsics: bool = False,
+    depth_model: DepthModel | None = None,
+    conditioning_image: torch.Tensor | None = None,
+    randn_like: Callable[[torch.Tensor], torch.Tensor] = torch.randn_like,
+) -> Denoiser:
+    """`guided_denoiser` from views and cameras, of any size.
+
+    Args:
+        pools: for each image the views it may be conditioned on, equally many. Where there are several, each evaluation
+            takes one at random (stochastic conditioning: Watson et al. 2022, section 3.1; arXiv:2210.04628).
+        targets: for each image the camera it is seen from.
+        depth_model: see `views_input`.
+        randn_like: for the noise on the conditioning image, and for the choice of views, each image's from its own.
+    """
+    rest = {"conditioning_image": conditioning_image, "randn_like": randn_like}
+    inputs = [
+        _network_input(net, views, targets, published_intrinsics, depth_model) for views in zip(*pools, strict=True)
+    ]
+    if len(inputs) == 1:
+        return guided_denoiser(net, *inputs[0], gnet, guidance, **rest)
+    src_PBCRR, geometry_PBN = (torch.stack(tensors) for tensors in zip(*inputs, strict=True))
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        uniform = torch.special.ndtr(randn_like(x.new_empty(len(x))))  # the normal distribution's own integral
+        choice = (uniform * len(inputs)).long().clamp(max=len(inputs) - 1), torch.arange(len(x), device=x.device)
+        return guided_denoiser(net, src_PBCRR[choice], geometry_PBN[choice], gnet, guidance, **rest)(x, sigma)
+
+    return denoise
+
+
+def _network_input(
+    net: NVPrecond,
+    sources: Sequence[View],
+    targets: Sequence[Camera],
+    published_intrinsics: bool,
+    depth_model: DepthModel | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """src [B, 3 or 4, R, R] and geometry [B, 20] on the network's device."""
+    side, device = net.img_resolution, next(net.parameters()).device
+    views = [source.square(side) for source in sources]
+    geometry = torch.stack(
+        [
+            geometry_vector(source.camera, target, side, published_intrinsics)
+            for source, target in zip(views, targets, strict=True)
+        ]
+    )
+    return views_input(views, net.depth_input, net.warp_depth_coor, depth_model, device), geometry.to(device)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save
 
 from dnnlib.util import UserError, atomic_path
 from presets import MODELS
@@ -17,6 +17,7 @@ from torch_utils.legacy_pickle import LegacyObject, read_legacy_pickle
 from training.precond import NVPrecond
 
 _FORMAT = "vivid-1"
+_FOLDER_CONFIG, _FOLDER_WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # see `diffusers_model`
 _ROOT = Path(__file__).resolve().parent.parent
 _log = logging.getLogger(__name__)
 
@@ -40,27 +41,27 @@ def resolve_network(name: str | Path) -> Path:
     path = Path(location)
     if path.is_file():
         return path
-    if path.is_dir() and (path / "config.json").is_file():
+    if (path / _FOLDER_CONFIG).is_file() and (path / _FOLDER_WEIGHTS).is_file():
         return path
-    what = "is a folder without config.json" if path.is_dir() else "does not exist"
+    what = f"is a folder without {_FOLDER_CONFIG} and {_FOLDER_WEIGHTS}" if path.is_dir() else "does not exist"
     raise UserError(f"network {location} {what}: give a file, an http(s) address, or one of {', '.join(MODELS)}")
 
 
 def load_network(name: str | Path, device: torch.device | str = "cpu") -> NVPrecond:
     """A network in evaluation mode, float32, from a path, an address or a preset name.
 
-    Reads our safetensors and the released pickle layout, by content, not by the file's name. Nothing that a file
-    carries is executed. Raises UserError, in one line, for anything else.
+    Reads our safetensors, the folders of `training.diffusers_model` and the released pickle layout, by content, not
+    by the file's name. Nothing that a file carries is executed. Raises UserError, in one line, for anything else.
     """
     path = resolve_network(name)
-    with open(path, "rb") as file:
+    with open(path / _FOLDER_WEIGHTS if path.is_dir() else path, "rb") as file:
         head = file.read(16)
     if head.lstrip()[:1] == b"<":
         raise UserError(f"{path} is a web page, not weights: open its address in a browser to see what it says")
     if head[:1] == b"\x80" and head[8:9] != b"{":  # safetensors: eight bytes of length, any of them, then JSON
         init_kwargs, state, heads = _read_released(path)
     else:
-        init_kwargs, state = _read_safetensors(path)
+        init_kwargs, state = _read_folder(path) if path.is_dir() else _read_safetensors(path)
         heads = {}
     net = _build(path, init_kwargs)
     for part, channels in heads.items():
@@ -74,15 +75,23 @@ def load_network(name: str | Path, device: torch.device | str = "cpu") -> NVPrec
 def save_network(
     path: str | Path, net: NVPrecond, provenance: dict[str, Any] | None = None, dtype: torch.dtype | None = None
 ) -> None:
-    """Write weights (in `dtype`, default as they are), constructor arguments and provenance; atomic, durable."""
-    state = {name: tensor.detach().cpu().to(dtype or tensor.dtype) for name, tensor in net.state_dict().items()}
+    """Write weights (in `dtype`, default as they are), constructor arguments and provenance; atomic, durable.
+
+    Buffers stay float32: Fourier features amplify the rounding of their frequencies.
+    """
+    if net.frozen:
+        raise ValueError("a frozen network no longer has the weights that were trained: save it before")
+    state = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+    if dtype is not None:
+        state.update({name: state[name].to(dtype) for name, _ in net.named_parameters()})
     metadata = {
         "format": _FORMAT,
         "init_kwargs": json.dumps(net.init_kwargs),
         "provenance": json.dumps(provenance or {}),
     }
+    content = save({name: tensor.contiguous() for name, tensor in state.items()}, metadata)
     with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata)
+        temporary.write_bytes(content)  # save_file would make it readable by nobody else
 
 
 def read_metadata(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -102,8 +111,14 @@ def read_metadata(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     init_kwargs, _ = read_metadata(path)
-    with safe_open(path, "pt") as file:
-        return init_kwargs, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    return init_kwargs, load_file(path)
+
+
+def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    try:
+        return json.loads((path / _FOLDER_CONFIG).read_text())["init_kwargs"], load_file(path / _FOLDER_WEIGHTS)
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: damaged, or the folder of another model ({type(error).__name__} {error})") from None
 
 
 def _read_released(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, int]]:

@@ -2,16 +2,28 @@
 
 A power-function profile p(t) = (gamma+1) t^gamma / T^(gamma+1) on [0, T] is named by its relative standard deviation,
 std = sqrt((gamma+1) / ((gamma+2)^2 (gamma+3))): 0.05 is a short memory, 0.10 a long one.
+
+python -m training.phema RUN --std=0.08 --out=FILE makes the average of any std from the snapshots in a run folder.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
 import numpy as np
-import torch
-from torch import nn
+
+from dnnlib.cli import Command, Count, option
+from dnnlib.util import UserError
+
+if TYPE_CHECKING:  # torch takes seconds, which --help should not wait for
+    import torch
+    from torch import nn
+
+    from training.precond import NVPrecond
 
 
 def std_to_exponent(std: float) -> float:
@@ -52,19 +64,48 @@ def reconstruction_weights(
     return x / x.sum()
 
 
-def reconstruct(
-    snapshots: Sequence[dict[str, torch.Tensor]],
-    in_ofs: Sequence[float],
-    in_std: Sequence[float],
-    out_ofs: float,
-    out_std: float,
-) -> dict[str, torch.Tensor]:
-    """Weighted sum of state dicts, accumulated in float32, with `reconstruction_weights`."""
+def profile_error(in_ofs: Sequence[float], in_std: Sequence[float], out_ofs: float, out_std: float) -> float:
+    """||p - q|| / ||p|| of the wanted profile p and the weighted sum q of those of the snapshots, in [0, 1] or so."""
+    x = reconstruction_weights(in_ofs, in_std, out_ofs, out_std)
+    a = profile_products(in_ofs, in_std, in_ofs, in_std)
+    b = profile_products(in_ofs, in_std, [out_ofs], [out_std])[:, 0]
+    (norm,) = profile_products([out_ofs], [out_std], [out_ofs], [out_std])[0]
+    return float(np.sqrt(max(norm - 2 * x @ b + x @ a @ x, 0) / norm))
+
+
+def reconstruct(states: Iterable[dict[str, torch.Tensor]], weights: Sequence[float]) -> dict[str, torch.Tensor]:
+    """Weighted sum of state dicts, accumulated in float32; they are taken one by one."""
     total: dict[str, torch.Tensor] = {}
-    for weight, state in zip(reconstruction_weights(in_ofs, in_std, out_ofs, out_std), snapshots, strict=True):
+    for weight, state in zip(weights, states, strict=True):
         for name, tensor in state.items():
-            total[name] = total.get(name, 0) + tensor.to(torch.float32) * float(weight)
+            total[name] = total.get(name, 0) + tensor.float() * float(weight)
     return total
+
+
+def reconstruct_run(folder: Path, std: float, images: int | None = None) -> tuple[NVPrecond, dict[str, object]]:
+    """The average of a run with any std at `images` seen (default: at its last snapshot), and where it comes from.
+
+    Raises UserError where the folder holds no snapshots, or none that reach there.
+    """
+    from training.model_io import load_network, read_metadata
+
+    files = {path: read_metadata(path)[1] for path in sorted(folder.glob("network-snapshot-*.safetensors"))}
+    if not files:
+        raise UserError(f"{folder} holds no network-snapshot-*.safetensors: name the folder of a run")
+    last = max(provenance["images"] for provenance in files.values())
+    images = last if images is None else images
+    if not 0 < images <= last:
+        raise UserError(f"the snapshots in {folder} go up to {last} images: --images must be within")
+    used = {path: provenance for path, provenance in files.items() if provenance["images"] <= images}
+    if len(used) < 2:
+        raise UserError(f"{folder} holds {len(used)} snapshots up to {images} images: an average takes two or more")
+    in_ofs, in_std = zip(*((item["images"], item["ema_std"]) for item in used.values()), strict=True)
+    networks = (load_network(path) for path in used)
+    net = load_network(next(iter(used)))
+    weights = reconstruction_weights(in_ofs, in_std, images, std)
+    net.load_state_dict(reconstruct((network.state_dict() for network in networks), weights))
+    error = profile_error(in_ofs, in_std, images, std)
+    return net, {"images": images, "ema_std": std, "snapshots": [path.name for path in used], "profile_error": error}
 
 
 class PowerFunctionEMA:
@@ -78,9 +119,10 @@ class PowerFunctionEMA:
         self.stds = tuple(stds)
         self.averages = [copy.deepcopy(net).eval().requires_grad_(False) for _ in stds]
 
-    @torch.no_grad()
     def update(self, net: nn.Module, images: float, batch: float) -> None:
         """After a step of `batch` images that brought the count to `images`."""
+        import torch
+
         parameters = [parameter.detach() for parameter in net.parameters()]
         for std, average in zip(self.stds, self.averages, strict=True):
             torch._foreach_lerp_(list(average.parameters()), parameters, 1 - ema_beta(std, images, batch))
@@ -91,3 +133,21 @@ class PowerFunctionEMA:
     def load_state_dict(self, state: dict[str, dict[str, torch.Tensor]]) -> None:
         for std, average in zip(self.stds, self.averages, strict=True):
             average.load_state_dict(state[str(std)])
+
+
+@click.command(cls=Command)
+@click.argument("run", type=click.Path(path_type=Path))
+@option("--std", type=click.FloatRange(0, 0.28, min_open=True), required=True, help="Relative standard deviation.")
+@option("--out", metavar="FILE", type=click.Path(path_type=Path), required=True, help="Network file to write.")
+@option("--images", type=Count(), help="Images seen at its end.  [default: those of the last snapshot]")
+def main(run: Path, std: float, out: Path, images: int | None) -> None:
+    """Make the average of any std from the snapshots in the folder RUN."""
+    from training.model_io import save_network
+
+    net, provenance = reconstruct_run(run, std, images)
+    save_network(out, net, provenance)
+    click.echo(f"{out}: from {len(provenance['snapshots'])} snapshots, profile error {provenance['profile_error']:.2%}")
+
+
+if __name__ == "__main__":
+    main()

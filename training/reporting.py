@@ -5,73 +5,99 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dnnlib.imaging import save_png
 from dnnlib.util import atomic_path
+from training.checkpoint import kimg_name
 
 if TYPE_CHECKING:
     from PIL import Image
-    from tqdm import tqdm
 
 _log = logging.getLogger("training")
 
 
 class Reporter:
-    """Writes into a run folder; `images` is where the run starts or goes on.
+    """Writes into a run folder; `images` is where the run starts or goes on, `duration` where it ends.
 
     A run that goes on from a checkpoint first drops what was reported after it, so that no step is told twice.
+    The progress bar is for terminals alone.
     """
 
     def __init__(self, folder: Path, images: int, duration: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
 
+        self._folder, self._duration = folder, duration
         self._stats = folder / "stats.jsonl"
-        self._forget_after(images)
-        self._handler = logging.FileHandler(folder / "log.txt")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger().addHandler(self._handler)
-        self._board = SummaryWriter(str(folder), purge_step=images)
-        self._bar: tqdm = tqdm(total=duration, initial=images, unit="img", unit_scale=True, smoothing=0.05)
+        _forget_after(images, self._stats)
+        self._open = ExitStack()
+        self._board = SummaryWriter(str(folder), purge_step=images + 1)
+        self._open.callback(self._board.close)
+        self._bar = self._open.enter_context(
+            tqdm(total=duration, initial=images, unit="img", unit_scale=True, smoothing=0.05, disable=None)
+        )
+        self._open.enter_context(logging_redirect_tqdm())
         self._last = (time.monotonic(), images)
 
     def advance(self, images: int) -> None:
         """Move the progress bar to `images` seen."""
         self._bar.update(images - self._bar.n)
 
-    def status(self, images: int, values: dict[str, float]) -> None:
-        """One status line: the given numbers, and the speed since the last."""
+    def status(self, images: int, values: Mapping[str, float]) -> None:
+        """A status line: the given numbers, the speed since the last, and how long the run will go on at this speed."""
         now = time.monotonic()
         then, before = self._last
         self._last = (now, images)
         rate = (images - before) / max(now - then, 1e-9)
-        record: dict[str, Any] = {"images": images, **values, "images_per_second": round(rate, 2), "time": time.time()}
+        left = timedelta(seconds=round(max(self._duration - images, 0) / rate)) if rate else "unknown"
+        self.record(images, {**values, "images_per_second": rate}, f"{images / self._duration:.1%} done, {left} left")
+
+    def record(self, images: int, values: Mapping[str, float], remark: str = "") -> None:
+        """Numbers that belong to a moment of the run."""
         with self._stats.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps({"images": images, **values, "time": round(time.time(), 3)}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, images)
-        self._board.add_scalar("images_per_second", rate, images)
         text = "  ".join(f"{name} {value:.5g}" for name, value in values.items())
-        _log.info("images %d  %s  images/s %.1f", images, text, rate)
-        self._bar.set_postfix_str(text.split("  ")[0], refresh=False)
+        _log.info("%s", "  ".join(part for part in (f"images {images}", text, remark) if part))
 
     def picture(self, name: str, images: int, sheet: Image.Image) -> None:
+        """A sample sheet, as `<name>-<kimg>.png` and in TensorBoard."""
+        save_png(self._folder / f"{name}-{kimg_name(images)}.png", sheet)
         self._board.add_image(name, np.asarray(sheet), images, dataformats="HWC")
 
     def close(self) -> None:
-        self._bar.close()
-        self._board.close()
-        logging.getLogger().removeHandler(self._handler)
-        self._handler.close()
+        self._open.close()
 
-    def _forget_after(self, images: int) -> None:
-        if not self._stats.exists():
-            return
-        lines = self._stats.read_text().splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["images"] <= images]
-        if kept != lines:
-            with atomic_path(self._stats) as temporary:
-                temporary.write_text("".join(line + "\n" for line in kept))
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Within the block, what is logged goes to the end of this file, too."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _forget_after(images: int, stats: Path) -> None:
+    """Drop the lines about more images than these, and one that was cut short."""
+    if not stats.exists():
+        return
+    lines = stats.read_text().splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["images"] <= images]
+    if kept != lines:
+        with atomic_path(stats) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept))

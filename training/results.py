@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dnnlib.imaging import contact_sheet, read_image, save_png
 from dnnlib.util import UserError, atomic_path
 from torch_utils.batches import Pair
+from torch_utils.depth import save_stored_depth
 from training.generation import GeneratedBatch, PairSource
 
 if TYPE_CHECKING:
@@ -80,12 +81,14 @@ class ResultFolder:
         return [seed for seed in seeds if not all(self.path(kind, seed).exists() for kind in _KINDS)]
 
     def save(self, batch: GeneratedBatch) -> list[dict[str, Any]]:
-        """Write a batch's pictures; returns their records."""
+        """Write a batch's pictures, and the depth of source views that carry it; returns their records."""
         for seed, pair, image in zip(batch.seeds, batch.pairs, batch.images, strict=True):
             for kind, picture in zip(_KINDS, (pair.source.image, image, pair.target.image), strict=True):
                 path = self.path(kind, seed)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save_png(path, picture.permute(1, 2, 0).numpy())
+            if pair.source.depth is not None:
+                save_stored_depth(self.path("src", seed), pair.source.depth)
         return [pair_record(seed, pair) for seed, pair in zip(batch.seeds, batch.pairs, strict=True)]
 
     def write_run(self, details: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """The training loop: data, loss, gradient, EMA. Any number of processes, any batch_gpu, stopped and resumed at will.
 
 Everything random is named by the seed of the run and the number of the image (pairs, noise levels, noise), so a run
-does not depend on how its images are spread over processes and batches, nor on where it was interrupted.
+does not depend on how its images are spread over processes and batches, nor on where it was interrupted. (Dropout is
+the exception: its masks are named by the first image of what is computed at once.)
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -22,26 +23,30 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from dnnlib.imaging import save_png
 from dnnlib.util import UserError, atomic_path, format_bytes, writable_directory
 from torch_utils.batches import Batch, Pair, collate
+from torch_utils.depth import STORED, DepthModel, choose_depth_model
 from torch_utils.distributed import Processes
 from torch_utils.random import SeededGenerators, seed_of
-from training.checkpoint import load_newest_state, save_state
+from training.checkpoint import kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
 from training.generation import generate_images
 from training.model_io import save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
-from training.reporting import Reporter
+from training.reporting import Reporter, logging_to
 from training.results import batches_sheet
 from training.schedule import learning_rate
 
 if TYPE_CHECKING:
     from PIL import Image
 
+Evaluate = Callable[[NVPrecond, str], dict[str, float]]  # an averaged network and a range of frame gaps to metrics
+
 _log = logging.getLogger("training")
 _BYTES_PER_PARAMETER = 4 * (1 + 2 + 2)  # of a checkpoint: weights, two moments of Adam, two averages
+_DROPOUT = 1  # behind the name of an image: the randomness of dropout, not of its noise
+_RANGES = ("mid", "long")  # that metrics are reported for
 
 
 @dataclass
@@ -52,61 +57,64 @@ class Trainer:
     processes: Processes
     net: NVPrecond = field(init=False)
     images: int = 0  # seen so far, over all processes
-    nonfinite: torch.Tensor = field(init=False)  # gradient entries replaced so far, on this process
+    depth_model: DepthModel | None = field(init=False)
+    losses: list[torch.Tensor] = field(default_factory=list)  # of the steps since somebody last cleared the list
+    nonfinite: torch.Tensor = field(init=False)  # entries of the gradient replaced so far
 
     def __post_init__(self) -> None:
         config, device = self.config, self.processes.device
         if config.batch % self.processes.world_size:
             raise UserError(f"batch {config.batch} cannot be shared by {self.processes.world_size} processes")
         torch.backends.cudnn.benchmark = config.bench
-        self.net = config.build_network().train().to(device=device, memory_format=torch.channels_last)
+        self.net = channels_last(config.build_network().train().to(device))
         self.loss = config.build_loss()
+        self.depth_model = choose_depth_model(config.depth_model, config.needs_depth, device)
         self.ema = PowerFunctionEMA(self.net, config.ema_stds)
         fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.0, betas=(0.9, 0.99), fused=fused)
         self.nonfinite = torch.zeros([], dtype=torch.int64, device=device)
         self._wrapped: nn.Module = self.net
         if self.processes.world_size > 1:
-            self._wrapped = DistributedDataParallel(self.net, broadcast_buffers=False)
+            self._wrapped = DistributedDataParallel(self.net)
 
     @property
     def share(self) -> int:
         """Images of a step on this process."""
         return self.config.batch // self.processes.world_size
 
-    @property
-    def image_numbers(self) -> range:
-        """Which images of the run this process takes in the step to come."""
-        start = self.images + self.processes.rank * self.share
+    def image_numbers(self, images: int) -> range:
+        """Which images of the run this process takes in the step that follows on `images` seen."""
+        start = images + self.processes.rank * self.share
         return range(start, start + self.share)
 
-    def step(self, batch: Batch) -> torch.Tensor:
-        """One step on this process's share of a batch; the mean loss over it, as a tensor on the device."""
-        config = self.config
+    def step(self, batch: Batch) -> None:
+        """One step on this process's share of a batch. Appends the mean loss over all processes to `losses`."""
+        config, device = self.config, self.processes.device
         rate = learning_rate(self.images, config.batch, config.lr, config.decay, config.ramp_up)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self._seed_dropout()
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros([], device=self.processes.device)
+        mean_loss = torch.zeros([], device=device)
         for rows, is_last in self._micro_batches():
+            names = [(config.seed, number) for number in self.image_numbers(self.images)[rows]]
+            torch.manual_seed(seed_of((*names[0], _DROPOUT)))
             with contextlib.nullcontext() if is_last else self._no_sync():
-                numbers = [(config.seed, number) for number in self.image_numbers[rows]]
-                part = batch[rows].to(self.processes.device)
-                loss = self.loss(self._wrapped, part, SeededGenerators(numbers))
+                loss = self.loss(self._wrapped, self._with_depth(batch[rows].to(device)), SeededGenerators(names))
                 loss.sum().mul(config.loss_scaling / self.share).backward()
-            total += loss.detach().sum() / (loss[0].numel() * self.share)
+            mean_loss += loss.detach().sum() / (loss[0].numel() * self.share)
         self._repair_gradients()
         self.optimizer.step()
         self.images += config.batch
         self.ema.update(self.net, self.images, config.batch)
-        return total
+        self.losses.append(self.processes.mean(mean_loss))
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
+            "losses": [float(loss) for loss in self.losses],
+            "nonfinite": int(self.nonfinite),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -114,6 +122,12 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
         self.images = state["images"]
+        self.losses = list(torch.tensor(state.get("losses", []), device=self.processes.device))
+        self.nonfinite.fill_(state.get("nonfinite", 0))
+
+    def _with_depth(self, batch: Batch) -> Batch:
+        """The batch with the depth that the model tells, or the one it carries."""
+        return batch if self.depth_model is None else replace(batch, depth=self.depth_model(batch.source))
 
     def _micro_batches(self) -> Iterator[tuple[slice, bool]]:
         size = min(self.config.batch_gpu or self.share, self.share)
@@ -124,9 +138,6 @@ class Trainer:
         """Gradients of all but the last micro-batch stay on their process."""
         wrapped = self._wrapped
         return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else contextlib.nullcontext()
-
-    def _seed_dropout(self) -> None:
-        torch.manual_seed(seed_of((self.config.seed, self.images, self.processes.rank)))
 
     @torch.no_grad()
     def _repair_gradients(self) -> None:
@@ -139,12 +150,24 @@ class Trainer:
             torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
 
 
+def channels_last(net: nn.Module) -> nn.Module:
+    """The same network, with its 3x3 weights in the layout that convolutions are fastest in; activations follow.
+
+    For 1x1 weights the layout is a matter of names alone, over which DistributedDataParallel would warn.
+    """
+    for parameter in net.parameters():
+        if parameter.ndim == 4 and parameter[0, 0].numel() > 1:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return net
+
+
 def train(
     config: TrainingConfig,
     outdir: str | Path,
     processes: Processes,
     *,
-    evaluate: Callable[[NVPrecond, str], dict[str, float]] | None = None,
+    evaluate: Evaluate | None = None,
+    sr_model: NVPrecond | None = None,
 ) -> None:
     """Train in the run folder `outdir`, going on from its newest checkpoint where it has one.
 
@@ -152,172 +175,176 @@ def train(
     computed, where the folder, the disk, the data or an earlier run in the folder stand against it.
 
     Args:
-        evaluate: called every `config.metrics` images on every process with an averaged network and a range of frame
-            gaps; returns metrics by name.
+        outdir: on several machines a folder that all of them see.
+        evaluate: called every `config.metrics` images on every process, for each published range of frame gaps.
+        sr_model: super-resolution network behind the one in training, for sample sheets.
     """
     outdir = Path(outdir)
     trainer = Trainer(config, processes)
     _prepare_folder(config, outdir, trainer)
-    resumed = load_newest_state(outdir)
-    if resumed is not None:
-        trainer.load_state_dict(resumed)
-        del resumed
-    batches = iter(_loader(config, trainer))
-    run = _Run(config, outdir, processes, trainer, evaluate)
-    with _stop_signals() as stop, run:
-        while trainer.images < config.duration:
-            loss = trainer.step(next(batches))
-            stopping = processes.any(stop.is_set())
-            run.after_step(loss, last=stopping or trainer.images >= config.duration)
-            if stopping:
-                _log.warning("stopped by signal at %d images; the same command goes on from here", trainer.images)
-                return
+    with logging_to(outdir / "log.txt") if processes.is_main else contextlib.nullcontext():
+        _resume(trainer, outdir)
+        with _Reports(config, outdir, trainer, evaluate, sr_model) as reports, _stop_signals() as stop:
+            for batch in step_batches(config, trainer):
+                trainer.step(batch)
+                stopping = processes.any(stop.is_set())
+                reports.after_step(stopping)
+                if stopping:
+                    _log.warning("stopped by signal at %d images; the same command goes on from here", trainer.images)
+                    return
 
 
-class _Run:
+class _Reports:
     """What happens around the steps: reports, sample sheets, metrics, snapshots, checkpoints."""
 
     def __init__(
         self,
         config: TrainingConfig,
         outdir: Path,
-        processes: Processes,
         trainer: Trainer,
-        evaluate: Callable[[NVPrecond, str], dict[str, float]] | None,
+        evaluate: Evaluate | None,
+        sr_model: NVPrecond | None,
     ) -> None:
-        self.config, self.outdir, self.processes, self.trainer = config, outdir, processes, trainer
-        self.evaluate = evaluate
-        self.losses: list[torch.Tensor] = []
+        self.config, self.outdir, self.trainer = config, outdir, trainer
+        self.evaluate, self.sr_model = evaluate, sr_model
         self.before = trainer.images
-        self.reporter = Reporter(outdir, trainer.images, config.duration) if processes.is_main else None
+        self.reporter: Reporter | None = None
 
-    def __enter__(self) -> None:
-        if self.reporter is not None:
-            verb = "goes on" if self.trainer.images else "starts"
-            _log.info("training %s at %d images on %d processes", verb, self.trainer.images, self.processes.world_size)
+    def __enter__(self) -> _Reports:
+        processes, images = self.trainer.processes, self.trainer.images
+        if processes.is_main:
+            self.reporter = Reporter(self.outdir, images, self.config.duration)
+        _log.info(
+            "training %s at %d images on %d processes", "goes on" if images else "starts", images, processes.world_size
+        )
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self.reporter is not None:
             self.reporter.close()
 
-    def after_step(self, loss: torch.Tensor, last: bool) -> None:
-        config, images = self.config, self.trainer.images
-        self.losses.append(loss)
+    def after_step(self, stopping: bool) -> None:
+        config, trainer = self.config, self.trainer
+        finished = trainer.images >= config.duration
         if self.reporter is not None:
-            self.reporter.advance(images)
-        if last or self._due(config.status):
-            self._report_status()
-        if self._due(config.samples):
-            self._report_samples()
+            self.reporter.advance(trainer.images)
+            if finished or self._due(config.status):
+                self.reporter.status(trainer.images, self._values())
+            if self._due(config.samples):
+                sheet = sample_sheet(config, trainer.ema.averages[0], self.sr_model, trainer.depth_model)
+                self.reporter.picture("samples", trainer.images, sheet)
+        if finished or self._due(config.status):
+            trainer.losses.clear()
         if self.evaluate is not None and self._due(config.metrics):
             self._report_metrics()
-        finished = images >= config.duration
-        if self.reporter is not None and (finished or self._due(config.snapshot)):
-            self._save_snapshots()
-        if self.reporter is not None and (last or self._due(config.checkpoint)):
-            save_state(self.outdir, images, self.trainer.state_dict())
-        self.before = images
+        if self.reporter is not None:
+            if finished or self._due(config.snapshot):
+                self._save_snapshots()
+            if finished or stopping or self._due(config.checkpoint):
+                save_state(self.outdir, trainer.images, trainer.state_dict())
+        self.before = trainer.images
 
     def _due(self, every: int | None) -> bool:
         """Whether the last step crossed a multiple of `every` images."""
         return every is not None and self.trainer.images // every > self.before // every
 
-    def _report_status(self) -> None:
+    def _values(self) -> dict[str, float]:
         trainer = self.trainer
-        loss = torch.stack(self.losses).double().mean()
-        self.losses.clear()
-        loss, nonfinite = self.processes.mean(loss), self.processes.mean(trainer.nonfinite.double())
-        if self.reporter is not None:
-            values = {
-                "loss": loss,
-                "learning_rate": trainer.optimizer.param_groups[0]["lr"],
-                "nonfinite_gradients": nonfinite * self.processes.world_size,
-            }
-            if trainer.processes.device.type == "cuda":
-                values["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-            self.reporter.status(trainer.images, values)
-
-    def _report_samples(self) -> None:
-        if self.reporter is not None:
-            sheet = sample_sheet(self.config, self.trainer.ema.averages[0])
-            save_png(self.outdir / f"samples-{self.trainer.images // 1000:07d}.png", sheet)
-            self.reporter.picture("samples", self.trainer.images, sheet)
-        self.processes.barrier()
+        values = {
+            "loss": float(torch.stack(trainer.losses).double().mean()),
+            "learning_rate": trainer.optimizer.param_groups[0]["lr"],
+            "nonfinite_gradients": int(trainer.nonfinite),
+        }
+        if trainer.processes.device.type == "cuda":
+            values["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        return values
 
     def _report_metrics(self) -> None:
         values = {}
-        for selection in ("mid", "long"):
+        for selection in _RANGES:
             found = self.evaluate(self.trainer.ema.averages[0], selection)
             values.update({f"{name}/{selection}": value for name, value in found.items()})
-        if self.reporter is not None:
-            self.reporter.status(self.trainer.images, values)
+        if self.reporter is not None and values:
+            self.reporter.record(self.trainer.images, values)
 
     def _save_snapshots(self) -> None:
         ema, images = self.trainer.ema, self.trainer.images
         for std, average in zip(ema.stds, ema.averages, strict=True):
             provenance = {"images": images, "ema_std": std, "training_options": self.config.to_dict()}
-            path = self.outdir / f"network-snapshot-{images // 1000:07d}-{std:.3f}.safetensors"
+            path = self.outdir / f"network-snapshot-{kimg_name(images)}-{std:.3f}.safetensors"
             save_network(path, average, provenance, torch.float16)
 
 
-class _StepIndices:
-    """For a DataLoader: the image numbers of this process, step by step, from where the run stands to its end."""
+class _StepShares(Dataset):
+    """Item n is this process's share of the step that follows on n images: a batch, or what stands in its way.
 
-    def __init__(self, trainer: Trainer) -> None:
-        config = trainer.config
-        self._first = trainer.image_numbers
-        self._starts = range(0, config.duration - trainer.images, config.batch)
+    (A UserError that a data worker raises would reach the user as the text of a traceback.)
+    """
 
-    def __len__(self) -> int:
-        return len(self._starts)
+    def __init__(self, pairs: Dataset[Pair], first_share: range) -> None:
+        self.pairs, self.first_share = pairs, first_share
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in self._starts:
-            yield [number + start for number in self._first]
+    def __getitem__(self, images: int) -> Batch | UserError:
+        try:
+            return collate([self.pairs[images + number] for number in self.first_share])
+        except UserError as error:
+            return error
+
+
+def step_batches(config: TrainingConfig, trainer: Trainer) -> Iterator[Batch]:
+    """This process's share of every step to come."""
+    loader = DataLoader(
+        _StepShares(training_pairs(config), trainer.image_numbers(0)),
+        batch_size=None,
+        sampler=range(trainer.images, config.duration, config.batch),
+        num_workers=config.workers,
+        worker_init_fn=_leave_signals_to_parent if config.workers else None,
+        pin_memory=trainer.processes.device.type == "cuda",
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """The parent still needs its data workers to end its step. A second SIGTERM is Python's, to be rid of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def training_pairs(config: TrainingConfig) -> Dataset[Pair]:
     """Pair k of the run is item k: clips, mixed with single photographs where the config says so."""
     from datasets.realestate10k import RealEstate10K
 
-    pairs = RealEstate10K(config.data, "train", config.range_selection, config.resolution, seed=config.seed)
+    settings = {"seed": config.seed, "depth": config.depth_model == STORED}
+    pairs = RealEstate10K(config.data, "train", config.range_selection, config.resolution, **settings)
+    if config.single_image_mix:
+        from datasets.single_image import Mixed, SingleImages
+
+        photographs = SingleImages(config.single_image_data, config.resolution, seed=config.seed)
+        pairs = Mixed(pairs, photographs, config.single_image_mix, seed=config.seed)
     _log.info("training data: %s", pairs.summary())
-    if not config.single_image_mix:
-        return pairs
-    from datasets.single_image import Mixed, SingleImages
-
-    photographs = SingleImages(config.single_image_data, config.resolution, seed=config.seed)
-    _log.info("single photographs: %s", photographs.summary())
-    return Mixed(pairs, photographs, config.single_image_mix, seed=config.seed)
+    return pairs
 
 
-def sample_sheet(config: TrainingConfig, net: NVPrecond, count: int = 8) -> Image.Image:
+def sample_sheet(
+    config: TrainingConfig,
+    net: NVPrecond,
+    sr_model: NVPrecond | None = None,
+    depth_model: DepthModel | None = None,
+    count: int = 8,
+) -> Image.Image:
     """Source, sample and target of the first pairs of the test split (train where there is none)."""
     from datasets.realestate10k import RealEstate10K
 
+    settings = {"resolution": None, "depth": config.depth_model == STORED}
     try:
-        pairs = RealEstate10K(config.data, "test", config.range_selection, resolution=None)
+        pairs = RealEstate10K(config.data, "test", config.range_selection, **settings)
     except UserError:
-        pairs = RealEstate10K(config.data, "train", config.range_selection, resolution=None)
-    return batches_sheet(generate_images(net, pairs, range(count), num_steps=18))
-
-
-def _loader(config: TrainingConfig, trainer: Trainer) -> DataLoader:
-    return DataLoader(
-        training_pairs(config),
-        batch_sampler=_StepIndices(trainer),
-        collate_fn=collate,
-        num_workers=config.workers,
-        worker_init_fn=_ignore_signals if config.workers else None,
-        pin_memory=trainer.processes.device.type == "cuda",
-    )
-
-
-def _ignore_signals(_: int) -> None:
-    """Data workers leave signals to their parent, which still needs them to end its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
+        pairs = RealEstate10K(config.data, "train", config.range_selection, **settings)
+    batches = generate_images(net, pairs, range(count), sr_model=sr_model, depth_model=depth_model, num_steps=18)
+    return batches_sheet(batches)
 
 
 def _prepare_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> None:
@@ -326,6 +353,7 @@ def _prepare_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> N
     if trainer.processes.is_main:
         try:
             _check_folder(config, writable_directory(outdir), trainer)
+            remove_leftovers(outdir)
         except UserError as error:
             problem = str(error)
     problem = trainer.processes.gather([problem])[0]
@@ -351,6 +379,19 @@ def _check_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> Non
             raise UserError(f"{outdir} holds a run with other options ({different[0]}): choose another --outdir")
     with atomic_path(options) as temporary:
         temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def _resume(trainer: Trainer, outdir: Path) -> None:
+    """Bring the trainer to the newest state in the folder, the same one on every process."""
+    state = load_newest_state(outdir)
+    if state is not None:
+        trainer.load_state_dict(state)
+    seen = trainer.processes.gather([trainer.images])
+    if len(set(seen)) > 1:
+        raise UserError(
+            f"processes find states of {min(seen)} to {max(seen)} images in {outdir}: "
+            f"give an --outdir that all machines see"
+        )
 
 
 @contextlib.contextmanager

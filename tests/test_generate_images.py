@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from datasets.synthetic import SyntheticClips, write_tree
+from generate_images import main
+from tests.golden import DATA
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORKS = ["--net", str(DATA / "released-layout-base.pkl"), "--gnet", str(DATA / "released-layout-uncond.pkl")]
+FAST = ["--guidance", "1.5", "--range-selection", "3-8", "--steps", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_tree(root, "test", SyntheticClips("test", 3, frames=12, width=112, height=63))
+    return root
+
+
+@pytest.fixture(scope="module")
+def out(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out")
+    result = run(*NETWORKS, *FAST, "--data", str(data), "--seeds", "0-3", "--outdir", str(folder))
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def pictures(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: np.asarray(Image.open(path)).astype(int) for path in sorted(folder.rglob("*_0*.png"))}
+
+
+def test_writes_the_published_names_a_sheet_and_a_record(out: Path, data: Path) -> None:
+    expected = {f"{kind}_{seed:06d}.png" for kind in ("src", "sample", "tgt") for seed in range(4)}
+    assert {path.name for path in out.iterdir()} == expected | {"sheet.png", "run.json"}
+    assert all(picture.shape == (64, 64, 3) for picture in pictures(out).values())
+    record = json.loads((out / "run.json").read_text())
+    assert record["options"]["guidance"] == 1.5
+    assert record["options"]["num_steps"] == 1
+    assert len(record["options"]["net"]) == 64  # SHA-256 of the checkpoint
+    assert record["versions"]["torch"]
+    assert [image["seed"] for image in record["images"]] == [0, 1, 2, 3]
+    for image in record["images"]:
+        assert 3 <= image["gap"] < 8
+        assert image["gap"] == abs(image["source_index"] - image["target_index"])
+        assert len(image["source_camera"]) == len(image["target_camera"]) == 18
+
+
+def test_running_again_makes_nothing_and_finishes_what_is_missing(out: Path, data: Path) -> None:
+    before = pictures(out)
+    times = {path: path.stat().st_mtime_ns for path in out.glob("sample_*.png")}
+    (out / "sample_000002.png").unlink()
+    arguments = [*NETWORKS, *FAST, "--data", str(data), "--seeds", "0-3", "--outdir", str(out)]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    for path, time in times.items():
+        assert (path.stat().st_mtime_ns == time) == (path.name != "sample_000002.png")
+    after = pictures(out)
+    assert before.keys() == after.keys()
+    assert all(np.abs(before[name] - after[name]).max() <= 1 for name in before)
+
+
+def test_another_experiment_in_the_same_folder_is_refused_unless_asked_for(out: Path, data: Path) -> None:
+    other = [*NETWORKS, *FAST, "--data", str(data), "--seeds", "0", "--outdir", str(out), "--guidance", "2"]
+    result = run(*other)
+    assert result.exit_code == 2
+    assert "holds a run with guidance 1.5, this one has 2.0: give --overwrite or another --outdir" in result.output
+
+
+def test_subdirs_and_super_resolution(data: Path, tmp_path: Path) -> None:
+    import torch
+
+    from training.model_io import save_network
+    from training.precond import NVPrecond
+
+    torch.manual_seed(0)
+    small = dict(model_channels=8, channel_mult=[1, 1], num_blocks=1, attn_resolutions=[], channels_per_head=8)
+    save_network(tmp_path / "sr.safetensors", NVPrecond(img_resolution=128, super_res=True, **small))
+    arguments = [*NETWORKS, *FAST, "--data", str(data), "--sr-model", str(tmp_path / "sr.safetensors")]
+    result = run(*arguments, "--seeds", "999,1000", "--subdirs", "--outdir", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    for name in ("000000/sample_000999.png", "001000/sample_001000.png"):
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.size == (128, 128)
+
+
+def test_two_processes_make_the_same_pictures(out: Path, data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    arguments = [*NETWORKS, *FAST, "--data", str(data), "--seeds", "0-3", "--outdir", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "generate_images.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = pictures(out), pictures(tmp_path)
+    assert one.keys() == two.keys()
+    for name in one:
+        assert np.abs(one[name] - two[name]).max() <= 1
+    records = [json.loads((folder / "run.json").read_text())["images"] for folder in (out, tmp_path)]
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--net", "nothing.pkl"], "nothing.pkl does not exist"),
+        (["--preset", "vivit"], "there is no preset 'vivit'"),
+        (["--data", "/nonexistent"], "/nonexistent"),
+        (["--split", "validation"], "validation"),
+        (["--range-selection", "30-60"], "3 too short for gap 30-60"),
+        (["--range-selection", "near"], "no range of frame gaps"),
+        (["--seeds", "5-1"], "runs backwards"),
+        (["--steps", "0"], "--steps"),
+        (["--device", "tpu9"], "tpu9"),
+        (["--device", "mps"], "not available"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: str, data: Path, tmp_path: Path) -> None:
+    base = [*NETWORKS, *FAST, "--data", str(data), "--outdir", str(tmp_path / "out")]
+    result = run(*base, *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert result.output.count("Error: ") == 1
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_guidance_without_a_guidance_network_is_refused(data: Path, tmp_path: Path) -> None:
+    arguments = [*NETWORKS[:2], *FAST, "--data", str(data), "--outdir", str(tmp_path / "out")]
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "guidance 1.5 needs a guidance network: give --gnet, or --guidance 1" in result.output
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,259 @@
+"""A photograph and a camera path to pictures on the disk, one frame after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageOps
+
+from datasets.trajectories import check_frames
+from datasets.trajectory_files import write_trajectory
+from datasets.user_image import Photograph
+from dnnlib.imaging import contact_sheet, read_image, save_png
+from dnnlib.util import UserError, writable_directory
+from dnnlib.video import AddFrame, gif_writer, mp4_writer
+from torch_utils.cameras import Camera, View, center_box
+from torch_utils.turning import same_place, turned_view
+from training.generation import NovelViewSampler
+from training.precond import NVPrecond
+from training.sampling import edm_sampler
+
+Condition = Literal["first", "chain", "stochastic"]
+
+_MOST_KEY_FRAMES = 16  # that stochastic conditioning remembers, so that memory does not grow with the path
+_SHEET_COLUMNS = 8
+_SPREAD_WHITE = 64  # standard deviation, in levels of 255, that is white in a map of the spread
+_SHEET_CELL = 160  # pixels, at least
+_PATTERNS = ("frame_*.png", "spread_*.png", "homography_*.png", "trajectory.json")
+_EXPORTS = {"realestate10k": "realestate10k.txt", "colmap": "colmap", "matrices": "matrices_opencv_w2c.txt"}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PathRenderer:
+    """Frames along a path. Iterating yields, for each camera, uint8 [samples, 3, R, R].
+
+    Attributes:
+        photograph: the view all begins with; cameras: the path, in the photograph's world.
+        seeds: one for each sample of a frame. All frames share its noise, unless `fresh_noise`.
+        condition: what a frame is conditioned on: "first", the photograph; "chain", the newest key frame; "stochastic",
+            at every evaluation of the network another view of the photograph and the key frames so far.
+        key_every: every so many frames one becomes a key frame. Each sample has its own.
+        batch_size: images at once; changes nothing but speed and memory.
+    """
+
+    sampler: NovelViewSampler
+    photograph: View
+    cameras: Sequence[Camera]
+    seeds: Sequence[int] = (0,)
+    condition: Condition = "first"
+    key_every: int = 4
+    batch_size: int = 4
+    fresh_noise: bool = False
+
+    def __post_init__(self) -> None:
+        check_frames(len(self.cameras))
+        if self.condition not in get_args(Condition):
+            raise UserError(f"frames cannot follow from {self.condition!r}: choose {', '.join(get_args(Condition))}")
+
+    @property
+    def square_cameras(self) -> list[Camera]:
+        """The cameras of the pictures that come out."""
+        side = self.sampler.resolution
+        return [camera.crop_center().resize(side) for camera in self.cameras]
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        views = [[self.photograph] for _ in self.seeds]  # of each sample: the photograph, then its key frames
+        span = len(self) if self.condition == "first" else self.key_every
+        for start, stop in pairwise([0, *range(span + 1, len(self), span), len(self)]):
+            pools = [seen[-1:] if self.condition == "chain" else seen for seen in views]
+            for images in self._frames(range(start, stop), pools):
+                yield images
+            camera = self.square_cameras[stop - 1]
+            views = [
+                [seen[0], *seen[1:][1 - _MOST_KEY_FRAMES :], View(image, camera)]
+                for seen, image in zip(views, images, strict=True)
+            ]
+
+    def _frames(self, frames: range, pools: Sequence[Sequence[View]]) -> Iterator[torch.Tensor]:
+        images = self._images([(frame, sample) for frame in frames for sample in range(len(self.seeds))], pools)
+        for _ in frames:
+            yield torch.stack(list(islice(images, len(self.seeds))))
+
+    def _images(self, items: Sequence[tuple[int, int]], pools: Sequence[Sequence[View]]) -> Iterator[torch.Tensor]:
+        """The image of each (frame, sample), [3, R, R], computed in batches."""
+        for start in range(0, len(items), self.batch_size):
+            batch = items[start : start + self.batch_size]
+            seeds = [(self.seeds[s], frame) if self.fresh_noise else self.seeds[s] for frame, s in batch]
+            yield from self.sampler([pools[s] for _, s in batch], [self.cameras[frame] for frame, _ in batch], seeds)
+
+
+class Report(Protocol):
+    """Judges a path frame by frame; `metrics.neighbours.NeighbourReport` is one."""
+
+    def add(self, image: torch.Tensor, camera: Camera) -> None:
+        """The next frame: uint8 [3, R, R] and its camera."""
+
+    def summary(self) -> dict[str, Any]:
+        """What was found, ready for JSON."""
+
+
+class PathFolder:
+    """The folder of a rendered path: numbered frames, videos, a contact sheet, and the path itself.
+
+    `frame_000000.png` is the sample of the first seed, `frame_000000_seed1.png` that of seed 1; `spread_000000.png` the
+    standard deviation over samples, white at 64 levels; `homography_000000.png` the photograph turned to where the
+    camera looks, transparent where it shows nothing; `trajectory.json` the cameras of the frames, as nerfstudio reads
+    them, and all that was set and found.
+
+    Args:
+        overwrite: remove the frames of an earlier path; otherwise a folder that has some is refused with UserError.
+    """
+
+    def __init__(self, folder: Path, overwrite: bool = False) -> None:
+        self.folder = writable_directory(folder)
+        earlier = [file for pattern in _PATTERNS for file in folder.glob(pattern)]
+        if earlier and not overwrite:
+            raise UserError(f"{folder} holds the frames of another path: give --overwrite or another --outdir")
+        for file in earlier:
+            file.unlink()
+
+    def frame(self, number: int, seed: int | None = None) -> Path:
+        """The file of a frame; `seed` for samples after the first."""
+        return self.folder / (f"frame_{number:06d}.png" if seed is None else f"frame_{number:06d}_seed{seed}.png")
+
+    def write(
+        self,
+        renderer: PathRenderer,
+        photograph: Photograph,
+        *,
+        fps: float = 12,
+        homography: bool = False,
+        report: Report | None = None,
+        formats: Sequence[str] = (),
+        details: Mapping[str, Any] | None = None,
+    ) -> Iterator[Path]:
+        """Render a path into the folder; yields the file of every frame as it appears.
+
+        Args:
+            homography: write what the photograph shows where the camera has only turned or zoomed.
+            formats: write the path in these formats of `trajectory_files.FORMATS`, too.
+            details: more for `trajectory.json`.
+        """
+        cameras = renderer.square_cameras
+        with ExitStack() as stack:
+            videos = self._open_videos(stack, fps)
+            for number, (camera, samples) in enumerate(zip(cameras, renderer, strict=True)):
+                pictures = [image.permute(1, 2, 0).numpy() for image in samples]
+                for picture, seed in zip(pictures, [None, *renderer.seeds[1:]], strict=True):
+                    save_png(self.frame(number, seed), picture)
+                if len(pictures) > 1:
+                    save_png(self.folder / f"spread_{number:06d}.png", spread_map(samples))
+                if homography and same_place(photograph.view.camera, camera):
+                    save_png(self.folder / f"homography_{number:06d}.png", _masked(photograph.view, camera))
+                if report:
+                    report.add(samples[0], camera)
+                for add in videos:
+                    add(pictures[0])
+                yield self.frame(number)
+        self._finish(
+            renderer, photograph, cameras, formats, {**(details or {}), **(report.summary() if report else {})}
+        )
+
+    def _open_videos(self, stack: ExitStack, fps: float) -> list[AddFrame]:
+        videos = [stack.enter_context(gif_writer(self.folder / "video.gif", fps))]
+        try:
+            videos.append(stack.enter_context(mp4_writer(self.folder / "video.mp4", fps)))
+        except UserError as error:
+            _log.warning("no video.mp4: %s. The GIF and the frames are written.", error)
+        return videos
+
+    def _finish(
+        self,
+        renderer: PathRenderer,
+        photograph: Photograph,
+        cameras: Sequence[Camera],
+        formats: Sequence[str],
+        details: Mapping[str, Any],
+    ) -> None:
+        names = [self.frame(number).name for number in range(len(cameras))]
+        settings = {name: getattr(renderer, name) for name in ("condition", "key_every", "fresh_noise")}
+        lens = {"name": photograph.name, "fov_deg": photograph.fov_deg, "fov_from": photograph.fov_from}
+        extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings, **details}
+        write_trajectory(self.folder / "trajectory.json", cameras, names=names, extra=extra)
+        for kind in formats:
+            target = self.folder / _EXPORTS[kind]
+            if kind == "colmap":
+                target.mkdir(exist_ok=True)
+            write_trajectory(target, cameras, kind, names)
+        save_png(self.folder / "sheet.png", self._sheet(photograph.view, len(cameras), renderer.seeds))
+
+    def _sheet(self, photograph: View, frames: int, seeds: Sequence[int]) -> Image.Image:
+        """The photograph with its crop, and evenly spaced frames; samples, homographies and spread below each other."""
+        count = min(frames, _SHEET_COLUMNS)
+        shown = [round(k * (frames - 1) / max(count - 1, 1)) for k in range(count)]
+        rows = {f"seed {seed}": [self.frame(n, seed if k else None) for n in shown] for k, seed in enumerate(seeds)}
+        for kind in ("homography", "spread"):
+            files = [self.folder / f"{kind}_{n:06d}.png" for n in shown]
+            if any(file.exists() for file in files):
+                rows[kind] = files
+        pictures = [[read_image(file) if file.exists() else None for file in files] for files in rows.values()]
+        side = pictures[0][0].shape[0]
+        cell = side * -(-_SHEET_CELL // side)
+        firsts = [photograph_with_crop(photograph, cell), *[None] * (len(rows) - 1)]
+        cells = [[first, *row] for first, row in zip(firsts, pictures, strict=True)]
+        return contact_sheet(cells, ["photograph", *(f"frame {n}" for n in shown)], list(rows), cell)
+
+
+def spread_map(samples: torch.Tensor) -> np.ndarray:
+    """Standard deviation of uint8 [S, 3, R, R] over samples, mean of the colours: uint8 [R, R], white at 64 levels.
+
+    What the source view leaves open, and a model that gives one answer would average.
+    """
+    spread = samples.to(torch.float32).std(dim=0, correction=0).mean(dim=0)
+    return (spread * (255 / _SPREAD_WHITE)).clamp(max=255).to(torch.uint8).numpy()
+
+
+def photograph_with_crop(photograph: View, cell: int) -> np.ndarray:
+    """The photograph, as large as fits a square cell, with the square that the networks see outlined: [H, W, 3]."""
+    image = Image.fromarray(photograph.image.permute(1, 2, 0).numpy())
+    image = ImageOps.contain(image, (cell, cell), Image.Resampling.LANCZOS)
+    left, top, side, _ = center_box(*image.size, None, None)
+    ImageDraw.Draw(image).rectangle((left, top, left + side - 1, top + side - 1), outline=(255, 220, 0), width=2)
+    return np.asarray(image)
+
+
+def evaluations(renderer: PathRenderer) -> int:
+    """How often `watch_evaluations` calls back while a path is rendered one image at a time."""
+    images = len(renderer) * len(renderer.seeds)
+    sampler = renderer.sampler
+    steps = sampler.sampler_kwargs.get("num_steps", signature(edm_sampler).parameters["num_steps"].default)
+    networks = 1 + (sampler.gnet is not None and sampler.guidance != 1) + (sampler.sr_model is not None)
+    return images * networks * (2 * steps - 1)
+
+
+@contextmanager
+def watch_evaluations(sampler: NovelViewSampler, callback: Callable[[], None]) -> Iterator[None]:
+    """Call back after every evaluation of one of the sampler's networks; an exception in it ends the sampling."""
+    networks: list[NVPrecond] = [net for net in (sampler.net, sampler.gnet, sampler.sr_model) if net is not None]
+    with ExitStack() as stack:
+        for net in networks:
+            stack.callback(net.register_forward_hook(lambda *_: callback()).remove)
+        yield
+
+
+def _masked(photograph: View, camera: Camera) -> Image.Image:
+    image, inside = turned_view(photograph, camera)
+    return Image.fromarray(torch.cat([image, inside[None] * 255]).to(torch.uint8).permute(1, 2, 0).numpy(), "RGBA")
