@@ -1,7 +1,7 @@
 """Camera paths for one's own photograph: single moves in the words of film, and named paths made of them.
 
-Every path begins where the photograph was taken. `datasets.trajectory_files` reads and writes paths; the conventions of
-both are told in docs/trajectories.md.
+Every path begins where the photograph was taken. `datasets.trajectory_files` reads and writes the files of paths; the
+conventions of both are told in docs/trajectories.md.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from datasets.trajectory_files import Axes, Direction, read_trajectory
+from datasets.user_image import DEFAULT_FOV_DEG, Photograph, shorter_fov_deg
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera, homogeneous, relative_pose
 from torch_utils.warping import euler_rotation
@@ -20,6 +23,8 @@ from torch_utils.warping import euler_rotation
 # Distance of what `orbit` and `spiral` look at. The unit is RealEstate10K's: there the median depth of a frame, from
 # points matched under the published poses, is 3.3 to 4.2 in five clips of six.
 _SUBJECT = 3.5
+_DEFAULT_FRAMES = 24
+_MOST_FRAMES = 100_000
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,35 @@ PATHS = {
 }  # fmt: skip
 
 
+def plan_path(
+    photograph: Photograph,
+    path: str,
+    frames: int | None = None,
+    amount: float | None = None,
+    scene_scale: float = 1.0,
+    axes: Axes | None = None,
+    direction: Direction | None = None,
+) -> tuple[Photograph, list[Camera]]:
+    """The cameras of a named path or of the file of one, placed so that the photograph stands at its beginning.
+
+    Where nothing else told the photograph's field of view, that of the file's first camera is taken: the photograph
+    comes back with it. `frames`: of a file, all by default. Raises UserError, as `named_path` and `read_trajectory`.
+    """
+    if not scene_scale > 0:
+        raise UserError(f"--scene-scale is {scene_scale:g}; it multiplies distances and must be positive")
+    if path in PATHS:
+        frames = _DEFAULT_FRAMES if frames is None else frames
+        return photograph, named_path(path, photograph.view.camera, frames, amount, scene_scale)
+    if amount is not None:
+        raise UserError(f"--amount is for named paths ({', '.join(PATHS)}); a file is scaled by --scene-scale")
+    if not Path(path).exists():
+        raise UserError(f"there is no camera path {path!r}; known are {', '.join(PATHS)}, or give a file")
+    cameras = thin_out(read_trajectory(path, photograph.view.camera, axes, direction), frames)
+    if photograph.fov_from == "default" and (fov_deg := shorter_fov_deg(cameras[0])) != DEFAULT_FOV_DEG:
+        photograph = photograph.with_fov(fov_deg, "path")
+    return photograph, follow(cameras, photograph.view.camera, scene_scale)
+
+
 def named_path(
     name: str, photograph: Camera, frames: int, amount: float | None = None, scene_scale: float = 1.0
 ) -> list[Camera]:
@@ -149,9 +183,11 @@ def thin_out(path: Sequence[Camera], frames: int | None) -> list[Camera]:
 
 
 def check_frames(frames: int) -> None:
-    """Raises UserError unless there is at least one frame."""
+    """Raises UserError unless there is at least one frame, and a number of them that can be meant."""
     if frames < 1:
         raise UserError(f"a path of {frames} frames shows nothing; ask for 1 or more")
+    if frames > _MOST_FRAMES:
+        raise UserError(f"a path of {frames} frames is a slip of the pen; ask for {_MOST_FRAMES} or fewer")
 
 
 def _focal_fractions(camera: Camera, first: Camera) -> torch.Tensor:

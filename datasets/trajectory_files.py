@@ -73,18 +73,16 @@ def read_trajectory(
             for given, stated in zip((axes, direction), _STATED[kind], strict=True):
                 if given not in (None, stated):
                     raise ValueError(f"{kind} files are {' '.join(_STATED[kind])}, not {given}: leave the option out")
-            cameras = {"realestate10k": _read_realestate10k, "nerfstudio": _read_nerfstudio, "colmap": _read_colmap}[
-                kind
-            ](path, like)
-        elif axes is None or direction is None:
-            raise ValueError(
-                "plain matrices do not tell their convention: add --convention opencv or opengl, and --pose c2w or w2c"
-            )
+            cameras = _READERS[kind](path, like)
         else:
-            cameras = [
-                Camera(like.intrinsics, _extrinsics(matrix, axes, direction, place), like.width, like.height)
-                for place, matrix in _read_matrices(path)
-            ]
+            matrices = list(_read_matrices(path))
+            if axes is None or direction is None:
+                raise ValueError(
+                    "plain matrices do not tell their convention: add --convention opencv or opengl, "
+                    "and --pose c2w or w2c"
+                )
+            poses = [_extrinsics(matrix, axes, direction, place) for place, matrix in matrices]
+            cameras = [Camera(like.intrinsics, pose, like.width, like.height) for pose in poses]
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file") from None
     except OSError as error:
@@ -119,8 +117,7 @@ def write_trajectory(
         rows = torch.stack([camera.to_normalized() for camera in cameras])
         texts = {path: format_realestate10k("path:", [k * _FRAME_US for k in range(len(cameras))], rows)}
     elif kind == "nerfstudio":
-        document = {"camera_model": "OPENCV", **(extra or {}), "frames": _nerfstudio_frames(cameras, names)}
-        texts = {path: json.dumps(document, indent=1) + "\n"}
+        texts = {path: _format_nerfstudio(cameras, names, extra or {})}
     elif kind == "colmap":
         texts = {path / name: text for name, text in _colmap_files(cameras, names).items()}
     elif kind == "matrices":
@@ -186,12 +183,14 @@ def _matrix(extrinsics: torch.Tensor, axes: Axes, direction: Direction) -> torch
     pose = homogeneous(extrinsics)
     if axes == "opengl":
         pose = _OPENGL @ pose
-    return torch.linalg.inv(pose) if direction == "c2w" else pose
+    return (torch.linalg.inv(pose) if direction == "c2w" else pose) + 0.0  # -0 becomes 0
 
 
 def _read_realestate10k(path: Path, like: Camera) -> list[Camera]:
+    """The image's size is not in the file: the ratio of its sides is that of square pixels, the height `like`'s."""
     _, _, rows = parse_realestate10k(path.read_text())
-    return [Camera.from_normalized(row, like.width, like.height) for row in rows]
+    widths = [max(round(like.height * float(row[1] / row[0])), 1) for row in rows]
+    return [Camera.from_normalized(row, width, like.height) for row, width in zip(rows, widths, strict=True)]
 
 
 def _read_nerfstudio(path: Path, like: Camera) -> list[Camera]:
@@ -236,13 +235,16 @@ def _nerfstudio_intrinsics(values: Mapping[str, Any], like: Camera) -> tuple[int
     )
 
 
-def _nerfstudio_frames(cameras: Sequence[Camera], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    frames = []
+def _format_nerfstudio(cameras: Sequence[Camera], names: Sequence[str], extra: Mapping[str, Any]) -> str:
+    """JSON with a line for each frame."""
+    rows = []
     for camera, name in zip(cameras, names, strict=True):
         lens = dict(zip(("fl_x", "fl_y", "cx", "cy"), camera.focal_and_center.tolist(), strict=True))
         matrix = _matrix(camera.extrinsics, *_STATED["nerfstudio"]).tolist()
-        frames.append({"file_path": name, "w": camera.width, "h": camera.height, **lens, "transform_matrix": matrix})
-    return frames
+        frame = {"file_path": name, "w": camera.width, "h": camera.height, **lens, "transform_matrix": matrix}
+        rows.append("  " + json.dumps(frame))
+    head = json.dumps({"camera_model": "OPENCV", **extra}, indent=1).removesuffix("\n}")
+    return head + ',\n "frames": [\n' + ",\n".join(rows) + "\n ]\n}\n"
 
 
 def _intrinsics(fx: float, fy: float, cx: float, cy: float) -> torch.Tensor:
@@ -357,3 +359,6 @@ def _read_text_matrices(text: str) -> Iterator[tuple[str, torch.Tensor]]:
     for start in range(0, len(rows), height):
         numbers = [value for _, row in rows[start : start + height] for value in row]
         yield f"line {rows[start][0]}", torch.tensor(numbers, dtype=torch.float64).reshape(-1, 4)
+
+
+_READERS = {"realestate10k": _read_realestate10k, "nerfstudio": _read_nerfstudio, "colmap": _read_colmap}

@@ -34,7 +34,7 @@ class Photograph:
         name: file name, for the eye.
         view: the picture, its shorter side at most 1024 pixels.
         fov_deg: field of view of the shorter side.
-        fov_from: where that is known from: "--fov", "EXIF" or "default".
+        fov_from: where that is known from: "--fov", "EXIF", "path" or "default".
     """
 
     name: str
@@ -92,6 +92,13 @@ def exif_fov_deg(file: str | PathLike, width: int, height: int) -> float | None:
         return None
     fov = math.degrees(2 * math.atan(0.5 * min(width, height) / focal_px))
     return fov if _FOV_LIMITS_DEG[0] <= fov <= _FOV_LIMITS_DEG[1] else None
+
+
+def shorter_fov_deg(camera: Camera) -> float:
+    """How many degrees the shorter side of a camera's picture spans."""
+    side = min(camera.width, camera.height)
+    focal_px = float(camera.intrinsics[0, 0] if camera.width == side else camera.intrinsics[1, 1])
+    return math.degrees(2 * math.atan(0.5 * side / focal_px))
 
 
 def photograph_files(paths: Sequence[str | PathLike]) -> dict[str, Path]:

@@ -1,0 +1,60 @@
+"""Do the frames of a path hang together? Each is compared with the one before it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from metrics.geometry import THRESHOLD_PX, THRESHOLD_SIDE, Keypoints, median_epipolar_distance, sift
+from metrics.image import psnr
+from torch_utils.cameras import Camera, View
+from torch_utils.turning import same_place, turned_view
+
+
+@dataclass
+class NeighbourReport:
+    """TSED of neighbouring frames, and PSNR where the camera only turned or zoomed in between.
+
+    There a frame can be warped exactly to the next one's camera; PSNR is over what both show. Of all frames only the
+    newest is kept.
+    """
+
+    _previous: tuple[View, Keypoints] | None = None
+    _distances: list[float] = field(default_factory=list)  # medians, in pixels of a picture of 256 pixels a side
+    _psnrs: list[float] = field(default_factory=list)
+
+    def add(self, image: torch.Tensor, camera: Camera) -> None:
+        """The next frame: uint8 [3, R, R] and its camera."""
+        view, keypoints = View(image, camera), sift(image.permute(1, 2, 0).numpy())
+        if self._previous is not None:
+            before, keypoints_before = self._previous
+            distance = median_epipolar_distance(keypoints_before, keypoints, before.camera, camera)
+            self._distances.append(distance * THRESHOLD_SIDE / camera.width)
+            if same_place(before.camera, camera):
+                warped, inside = turned_view(before, camera)
+                if inside.any():
+                    self._psnrs.append(float(psnr(image[None], warped[None], inside[None, None])))
+        self._previous = view, keypoints
+
+    def summary(self) -> dict[str, Any]:
+        """`tsed`: share of pairs with a median below 2 pixels at 256; `psnr_db`: mean; None where there is no pair."""
+        consistent = [distance < THRESHOLD_PX for distance in self._distances]
+        finite = [value for value in self._psnrs if math.isfinite(value)]
+        return {
+            "neighbours": {
+                "pairs": len(self._distances),
+                "too_few_matches": sum(math.isinf(distance) for distance in self._distances),
+                "tsed": sum(consistent) / len(consistent) if consistent else None,
+                "psnr_db": sum(finite) / len(finite) if finite else None,
+            }
+        }
+
+    def __str__(self) -> str:
+        found = self.summary()["neighbours"]
+        if not found["pairs"]:
+            return "one frame: no neighbours to compare"
+        text = f"neighbours: TSED {found['tsed']:.2f}"
+        return text if found["psnr_db"] is None else f"{text}, PSNR {found['psnr_db']:.1f} dB where the camera turned"

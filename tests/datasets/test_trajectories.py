@@ -1,0 +1,174 @@
+"""Camera moves against closed forms, and how paths are placed before a photograph."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from datasets.synthetic import SyntheticClips
+from datasets.trajectories import PATHS, Move, follow, named_path, plan_path, thin_out
+from datasets.trajectory_files import write_trajectory
+from datasets.user_image import read_photograph
+from dnnlib import UserError
+from torch_utils.cameras import Camera, check_rotation, geometry_vector, relative_pose
+from torch_utils.warping import euler_rotation
+
+CAMERA = Camera.from_fov(60, 120, 80)
+AHEAD = torch.tensor([[0.0, 0.0, 3.5]])
+CENTER = (60.0, 40.0)
+TURNED = torch.cat([euler_rotation(10, 30, -20), torch.tensor([[1.0], [2.0], [-3.0]])], dim=1)
+
+
+def seen(camera: Camera, point: torch.Tensor = AHEAD) -> tuple[float, float]:
+    return tuple(camera.project(point)[0][0].tolist())
+
+
+@pytest.mark.parametrize(
+    ("move", "where"),  # a point straight ahead, at 3.5, is then seen so far right of and below the centre
+    [
+        (Move(pan_deg=10), (-1, 0)),
+        (Move(tilt_deg=10), (0, 1)),
+        (Move(right=0.5), (-1, 0)),
+        (Move(up=0.5), (0, 1)),
+        (Move(forward=0.5), (0, 0)),
+        (Move(roll_deg=30), (0, 0)),
+        (Move(zoom=2), (0, 0)),
+    ],
+)
+def test_signs(move: Move, where: tuple[int, int]) -> None:
+    x, y = seen(move.camera(CAMERA))
+    assert (round(math.copysign(abs(x - CENTER[0]) > 1e-9, x - CENTER[0])), np.sign(round(y - CENTER[1], 9))) == where
+
+
+def test_closed_forms() -> None:
+    focal = float(CAMERA.intrinsics[0, 0])
+    assert seen(Move(pan_deg=10).camera(CAMERA)) == pytest.approx((60 - focal * math.tan(math.radians(10)), 40))
+    assert seen(Move(right=0.7).camera(CAMERA)) == pytest.approx((60 - focal * 0.2, 40))
+    assert seen(Move(forward=1.5).camera(CAMERA), torch.tensor([[1.0, 0, 3.5]])) == pytest.approx((60 + focal / 2, 40))
+    assert seen(Move(zoom=2).camera(CAMERA), torch.tensor([[0.5, 0, 1]])) == pytest.approx((60 + focal, 40))
+    # A camera that rolls clockwise sees the world turn the other way: what was above is now to the left.
+    x, y = seen(Move(roll_deg=90).camera(CAMERA), torch.tensor([[0.0, -1, 1]]))
+    assert (x, y) == pytest.approx((60 - focal, 40))
+    # Pan is about the upright of the photograph: the horizon of a camera that looks down stays level.
+    points = torch.tensor([[-0.2, 0.0, 1.0], [0.2, 0.0, 1.0]])
+    pixels, _ = Move(tilt_deg=-20).camera(CAMERA).project(points)
+    assert float(pixels[0, 1] - pixels[1, 1]) == pytest.approx(0, abs=1e-9)
+
+
+@given(
+    st.builds(Move, *[st.floats(-80, 80)] * 3, *[st.floats(-3, 3)] * 3, st.floats(0.3, 3)),
+    st.floats(0.1, 10),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_move_is_relative_to_the_photograph(move: Move, scale: float) -> None:
+    photograph = replace(CAMERA, extrinsics=TURNED)
+    here, there = move.camera(CAMERA, scale), move.camera(photograph, scale)
+    check_rotation(there.rotation)
+    torch.testing.assert_close(relative_pose(CAMERA, here), relative_pose(photograph, there), rtol=0, atol=1e-9)
+    distance = math.sqrt(move.right**2 + move.up**2 + move.forward**2)
+    assert float(relative_pose(photograph, there)[:3, 3].norm()) == pytest.approx(scale * distance, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_named_paths_begin_at_the_photograph(name: str) -> None:
+    cameras = named_path(name, CAMERA, 8)
+    assert len(cameras) == 8
+    torch.testing.assert_close(cameras[0].extrinsics, CAMERA.extrinsics, rtol=0, atol=1e-12)
+    torch.testing.assert_close(cameras[0].intrinsics, CAMERA.intrinsics)
+    assert any(
+        not torch.equal(c.extrinsics, CAMERA.extrinsics) or c.intrinsics[0, 0] != CAMERA.intrinsics[0, 0]
+        for c in cameras
+    )
+    again = named_path(name, CAMERA, 8)
+    assert all(torch.equal(a.extrinsics, b.extrinsics) for a, b in zip(cameras, again, strict=True))
+
+
+def test_open_paths_reach_their_amount_and_closed_ones_come_back() -> None:
+    last = named_path("pan", CAMERA, 5, 12)[-1]
+    torch.testing.assert_close(last.extrinsics, Move(pan_deg=12).camera(CAMERA).extrinsics)
+    assert float(named_path("zoom", CAMERA, 5, 2.0)[-1].intrinsics[0, 0] / CAMERA.intrinsics[0, 0]) == pytest.approx(2)
+    assert float(named_path("dolly", CAMERA, 5, 1, scene_scale=3)[-1].center[2]) == pytest.approx(3)
+    for path in PATHS.values():
+        if path.closed:
+            assert asdict(path.move(1, 1)) == pytest.approx(asdict(path.move(1, 0)), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["orbit", "spiral"])
+def test_orbit_and_spiral_keep_their_eye_on_the_subject(name: str) -> None:
+    for camera in named_path(name, CAMERA, 12):
+        assert seen(camera) == pytest.approx(CENTER)
+    distances = [float((camera.center - AHEAD[0]).norm()) for camera in named_path("orbit", CAMERA, 12)]
+    assert distances == pytest.approx([3.5] * 12)
+
+
+def test_following_a_path_takes_poses_and_zoom_relative_to_its_first_camera() -> None:
+    moves = [Move(), Move(5, -3, 2, 0.1, 0.2, 0.3, 1.5)]
+    path = [move.camera(replace(Camera.from_fov(40, 640, 360), extrinsics=TURNED)) for move in moves]
+    for got, move in zip(follow(path, CAMERA, 2.0), moves, strict=True):
+        expected = move.camera(CAMERA, 2.0)
+        torch.testing.assert_close(got.extrinsics, expected.extrinsics, rtol=0, atol=1e-12)
+        torch.testing.assert_close(got.intrinsics, expected.intrinsics)
+        assert (got.width, got.height) == (CAMERA.width, CAMERA.height)
+
+
+def test_thinning_keeps_both_ends() -> None:
+    path = named_path("pan", CAMERA, 10)
+    chosen = thin_out(path, 4)
+    assert [path.index(camera) for camera in chosen] == [0, 3, 6, 9]
+    assert thin_out(path, None) == path
+    with pytest.raises(UserError, match="has 10 frames, 11 were asked for"):
+        thin_out(path, 11)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.new("RGB", (96, 64), "red").save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_the_lens_of_a_path_file_serves_a_photograph_that_has_none(photo: Path, tmp_path: Path) -> None:
+    file = tmp_path / "path.json"
+    write_trajectory(file, named_path("pan", Camera.from_fov(40, 640, 360), 3))
+    photograph, cameras = plan_path(read_photograph(photo), str(file))
+    assert (photograph.fov_deg, photograph.fov_from) == (pytest.approx(40), "path")
+    assert float(cameras[0].intrinsics[0, 0]) == pytest.approx(32 / math.tan(math.radians(20)))
+    photograph, _ = plan_path(read_photograph(photo, fov_deg=70), str(file))
+    assert (photograph.fov_deg, photograph.fov_from) == (70, "--fov")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pan", 0), "0 frames"),
+        (("pan", -3), "-3 frames"),
+        (("pan", 10**9), "slip of the pen"),
+        (("loop", 5), "no camera path 'loop'; known are orbit"),
+        (("zoom", 5, -1.0), "must be positive"),
+        (("pan", 5, math.nan), "must be a finite number"),
+        (("pan", 5, 1.0, 0.0), "--scene-scale is 0"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(photo: Path, arguments: tuple, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        plan_path(read_photograph(photo), *arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_a_clip_along_its_own_path_is_the_data_sets_geometry(tree: Path, clips: SyntheticClips) -> None:
+    """The first frame of a clip as the photograph: what the networks are told is what training would have told them."""
+    name = clips.names[0]
+    clip = clips.open(0)
+    frame = sorted((tree / "test" / name).iterdir(), key=lambda file: int(file.stem))[0]
+    photograph, cameras = plan_path(read_photograph(frame), str(tree / "RealEstate10K" / "test" / f"{name}.txt"))
+    assert photograph.fov_from == "path"
+    for k, camera in enumerate(cameras):
+        expected = geometry_vector(clip.view(0).camera, clip.view(k).camera, 32)
+        torch.testing.assert_close(geometry_vector(photograph.view.camera, camera, 32), expected, rtol=0, atol=1e-5)

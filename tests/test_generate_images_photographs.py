@@ -1,0 +1,124 @@
+"""generate_images.py on one's own photographs, end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from generate_images import main
+from tests.golden import fill
+from training.model_io import save_network
+from training.precond import NVPrecond
+
+SMALL = dict(model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[8], channels_per_head=8)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("network") / "net.safetensors"
+    save_network(file, fill(NVPrecond(16, **SMALL)))
+    return str(file)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    return photograph(tmp_path / "photo.jpg")
+
+
+def photograph(path: Path, width: int = 60, height: int = 40) -> Path:
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([x * 255 / width, y * 255 / height, (x + y) % 32 * 8], axis=-1).astype(np.uint8)
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def run(network: str, *arguments: str | Path) -> Result:
+    fixed = ["--net", network, "--steps", "1", "--device", "cpu"]
+    return CliRunner().invoke(main, [*fixed, *map(str, arguments)])
+
+
+def test_one_command(network: str, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run(network, "--image", photo, "--trajectory", "orbit", "--frames", 3, "--outdir", out)
+    assert result.exit_code == 0, result.output
+    frames = {f"frame_{k:06d}.png" for k in range(3)}
+    assert frames | {"video.gif", "sheet.png", "trajectory.json"} <= {path.name for path in out.iterdir()}
+    document = json.loads((out / "trajectory.json").read_text())
+    assert document["neighbours"]["pairs"] == 2
+    assert (document["trajectory"], document["steps"]) == ("orbit", 1)
+    again = run(network, "--image", photo, "--trajectory", out / "trajectory.json", "--outdir", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    for name in frames:  # what was written is read back as the same path
+        assert np.array_equal(np.asarray(Image.open(out / name)), np.asarray(Image.open(tmp_path / "again" / name)))
+
+
+def test_every_option_of_photographs(network: str, photo: Path, tmp_path: Path) -> None:
+    poses = tmp_path / "poses.txt"
+    poses.write_text("1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 .2 0 1 0 0 0 0 1 0\n" * 2)
+    arguments = [
+        "--convention",
+        "opengl",
+        "--pose",
+        "c2w",
+        "--scene-scale",
+        2,
+        "--fov",
+        50,
+        "--condition",
+        "stochastic",
+    ]
+    arguments += ["--key-every", 1, "--samples", 2, "--seeds", "7,9", "--fresh-noise", "--baseline", "homography"]
+    arguments += ["--export", "colmap", "--export", "matrices", "--fps", 5]
+    out = tmp_path / "out"
+    result = run(network, "--image", photo, "--trajectory", poses, *arguments, "--outdir", out)
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in out.iterdir()}
+    assert {"frame_000003_seed9.png", "spread_000003.png", "colmap", "matrices_opencv_w2c.txt"} <= names
+    assert "homography_000002.png" in names  # in its place again
+    assert "homography_000003.png" not in names
+    document = json.loads((out / "trajectory.json").read_text())
+    assert document["photograph"]["fov_from"] == "--fov"
+    assert document["frames"][1]["transform_matrix"][0][3] == pytest.approx(0.4)  # to the right, in twice the unit
+
+
+def test_several_photographs_get_a_folder_each(network: str, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    photograph(folder / "a.png")
+    photograph(folder / "b.png", 30, 50)
+    result = run(network, "--image", folder, "--trajectory", "zoom", "--frames", 1, "--outdir", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert all((tmp_path / "out" / name / "frame_000000.png").exists() for name in "ab")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image", "nothing.jpg"], "cannot read the image"),
+        (["--image", "{text}"], "is not a whole image"),
+        (["--image", "{dot}"], "is 1x1 pixels"),
+        (["--image", "{photo}", "--frames", "0"], "a path of 0 frames shows nothing"),
+        (["--image", "{photo}", "--trajectory", "loop"], "there is no camera path 'loop'"),
+        (["--image", "{photo}", "--trajectory", "{text}"], "text.txt: line 1: 3 columns where"),
+        (["--image", "{photo}", "--samples", "9"], "9 samples need as many seeds; --seeds has 8"),
+        (["--image", "{photo}", "--range-selection", "mid"], "--range-selection is for pairs of a data set"),
+        (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),
+        (["--frames", "3"], "--frames is for one's own photographs: name one with --image"),
+        (["--image", "{photo}", "--fps", "0"], "0 frames a second is no speed"),
+        (["--image", "{photo}", "--outdir", "{text}/out"], "choose another folder"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str, network: str, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("not an image")
+    names = {"text": tmp_path / "text.txt", "dot": photograph(tmp_path / "dot.png", 1, 1), "photo": photo}
+    given = [argument.format(**names) for argument in arguments]
+    result = run(network, "--outdir", tmp_path / "out", *given)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.strip().splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in result.output
