@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +146,8 @@ def main(**options: Any) -> None:
 def _check_mode(ctx: click.Context) -> None:
     """Refuse options of the mode that is not asked for: they would do nothing, silently."""
     own = bool(ctx.params["images"])
+    if own and ctx.params["depth_model"] == "file":
+        raise UserError("one's own photographs have no depth beside them: name a depth model to estimate it")
     for parameter in ctx.command.params:
         given = ctx.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
         if given and own and (parameter.section == DATA or parameter.name == "subdirs"):
@@ -198,26 +199,16 @@ def _generate_pairs(options: dict[str, Any], processes: Processes, log: logging.
     from tqdm import tqdm
 
     from datasets.realestate10k import RealEstate10K
-    from dnnlib.util import file_sha256, writable_directory
     from torch_utils.depth import STORED
     from training.generation import GeneratedBatches, open_sampler
-    from training.results import ResultFolder
+    from training.results import open_result_folder
 
     where = [options[name] for name in ("data", "split", "range_selection")]
     dataset = RealEstate10K(*where, resolution=None, depth=options["depth_model"] == STORED)
     log.info("%s: %s", options["data"], dataset.summary())
     sampler, files = open_sampler(options, processes.device)
-    identity = {
-        **{role: file_sha256(files[role]) if role in files else None for role in NETWORK_ROLES},
-        **{
-            name: options[name]
-            for name in ("split", "range_selection", "guidance", "published_intrinsics", "depth_model")
-        },
-        **{name: str(value) if value == math.inf else value for name, value in sampler.sampler_kwargs.items()},
-        "data": str(Path(options["data"]).resolve()),
-    }
+    results = open_result_folder(options, sampler, files)
     seeds = options["seeds"]
-    results = ResultFolder(writable_directory(options["outdir"]), options["subdirs"], identity, options["overwrite"])
     missing = results.missing(seeds)
     processes.barrier()  # nobody writes before everybody has seen what is there
     details = {"networks": {role: options[role] for role in files}, "device": str(processes.device)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnnlib.imaging import contact_sheet, read_image, save_png
-from dnnlib.util import UserError, atomic_path
+from dnnlib.sampling_options import NETWORK_ROLES
+from dnnlib.util import UserError, atomic_path, file_sha256, writable_directory
 from torch_utils.batches import Pair
 from torch_utils.depth import save_stored_depth
-from training.generation import GeneratedBatch, PairSource
+from training.generation import GeneratedBatch, NovelViewSampler, PairSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,6 +121,25 @@ class ResultFolder:
         shown = seeds[:_SHEET_ROWS]
         rows = [[read_image(self.path(kind, seed)) for kind in _KINDS] for seed in shown]
         save_png(self.folder / "sheet.png", _sheet(rows, [(seed, self.records[seed]["gap"]) for seed in shown]))
+
+
+def open_result_folder(
+    options: Mapping[str, Any], sampler: NovelViewSampler, files: Mapping[str, Path], **more: Any
+) -> ResultFolder:
+    """The folder `outdir` for what a sampler makes of `data`; see `dnnlib.sampling_options` for the options.
+
+    `more` adds to what tells runs apart. Raises UserError where the folder holds another run.
+    """
+    chosen = ("split", "range_selection", "guidance", "published_intrinsics", "depth_model")
+    identity = {
+        **{role: file_sha256(files[role]) if role in files else None for role in NETWORK_ROLES},
+        **{name: options[name] for name in chosen},
+        **{name: str(value) if value == math.inf else value for name, value in sampler.sampler_kwargs.items()},
+        "data": str(Path(options["data"]).resolve()),
+        **more,
+    }
+    folder = writable_directory(options["outdir"])
+    return ResultFolder(folder, options.get("subdirs", False), identity, options.get("overwrite", False))
 
 
 def batches_sheet(batches: Iterable[GeneratedBatch]) -> Image.Image:

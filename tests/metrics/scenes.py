@@ -1,12 +1,17 @@
-"""Pairs of synthetic views with exact poses, as batches to judge."""
+"""What several tests of metrics judge, and with what."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
 from datasets.synthetic import Synthetic
-from metrics.definitions import Views
+from metrics.views import Views
 from torch_utils.batches import Pair
+from training.generation import GeneratedBatch
+from training.results import ResultFolder
 
 
 def synthetic_pairs(count: int, resolution: int = 64) -> list[Pair]:
@@ -24,3 +29,24 @@ def views_of(pairs: list[Pair], generated: torch.Tensor | None = None, first: in
         torch.stack([pair.source.image for pair in pairs]),
         [(pair.source.camera, pair.target.camera) for pair in pairs],
     )
+
+
+def write_run(folder: Path, pairs: list[Pair], images: torch.Tensor, subdirs: bool = False, first: int = 0) -> Path:
+    """The folder that generate_images would have written for these images."""
+    results = ResultFolder(folder, subdirs, {"range_selection": "5-15", "split": "test"})
+    seeds = list(range(first, first + len(pairs)))
+    records = results.save(GeneratedBatch(seeds, pairs, images))
+    results.records.update({record["seed"]: record for record in records})
+    results.write_run({})
+    return folder
+
+
+def save_tiny_dinov2(folder: Path) -> Path:
+    """The real architecture, small and with random weights: 32 features. Skips the test without its package."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=28, image_size=56
+    )
+    torch.manual_seed(0)
+    transformers.Dinov2Model(config).save_pretrained(folder)
+    return folder

@@ -1,0 +1,86 @@
+"""Pixel metrics: numbers for each image from 8-bit values, in float64 on the CPU, so that no device changes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from dnnlib import UserError
+from torch_utils.cameras import pixels_to_uint8
+
+Images = torch.Tensor | np.ndarray
+
+_FLOAT_LIMIT = 2.0  # samples overshoot [-1, 1] a little; more than this are 8-bit values in floats
+
+# SSIM, Wang et al. 2004, section III.C
+_SSIM_SIGMA = 1.5
+_SSIM_WINDOW = 11
+_SSIM_C1, _SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+
+def as_uint8(images: Images) -> torch.Tensor:
+    """A batch of RGB images in any usual form as uint8 [N, 3, H, W] on the CPU.
+
+    Args: uint8, or floating point in [-1, 1] (converted by clip(127.5 x + 128), truncated, as samples are saved);
+    tensor or array [N, 3, H, W] or [N, H, W, 3]. Where both fit, tensors are read as the first, arrays as the second.
+    Raises UserError for anything else, and for numbers that are not finite.
+    """
+    channels_first = isinstance(images, torch.Tensor)
+    tensor = torch.as_tensor(images).detach().cpu()
+    if tensor.ndim == 4 and tensor.shape[-1] == 3 and not (channels_first and tensor.shape[1] == 3):
+        tensor = tensor.permute(0, 3, 1, 2)
+    if tensor.ndim != 4 or tensor.shape[1] != 3:
+        raise UserError(f"images are [N, 3, H, W] or [N, H, W, 3], not {list(tensor.shape)}")
+    if tensor.dtype == torch.uint8:
+        return tensor
+    if not tensor.is_floating_point():
+        raise UserError(f"images are uint8, or floating point in [-1, 1], not {tensor.dtype}")
+    if not bool(torch.isfinite(tensor).all()):
+        raise UserError("images have numbers that are not finite")
+    if len(tensor) and float(tensor.abs().max()) > _FLOAT_LIMIT:
+        raise UserError(
+            f"floating-point images are in [-1, 1], not up to {float(tensor.abs().max()):g}: convert them to uint8"
+        )
+    return pixels_to_uint8(tensor)
+
+
+def psnr(images: torch.Tensor, target: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+    """Peak signal-to-noise ratio of each image in dB: float64 [N]; infinite for equal images.
+
+    Args: uint8 [N, 3, H, W] both; `where`, bool [N, 1, H, W], the pixels that count. NaN where an image has none.
+    """
+    error = (images.double() - target.double()).square().mean(dim=1, keepdim=True)
+    weight = torch.ones_like(error) if where is None else where.to(error)
+    mse = (error * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
+    return 10 * torch.log10(255**2 / mse)
+
+
+def ssim(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Structural similarity of each image, mean over channels and over places of the whole window: float64 [N].
+
+    Wang et al. 2004: Gaussian window of 11 pixels with sigma 1.5, population covariances, data range 255.
+    Args: uint8 [N, 3, H, W] both. Raises UserError where an image is smaller than the window.
+    """
+    if min(images.shape[-2:]) < _SSIM_WINDOW:
+        raise UserError(f"SSIM needs images of {_SSIM_WINDOW} pixels a side or more, not {list(images.shape[-2:])}")
+    x, y = images.double(), target.double()
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
+    var_x, var_y, cov = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + _SSIM_C1) / (mean_x**2 + mean_y**2 + _SSIM_C1)
+    structure = (2 * cov + _SSIM_C2) / (var_x + var_y + _SSIM_C2)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def _blur(images: torch.Tensor) -> torch.Tensor:
+    """Gaussian window means where the whole window fits: [..., H, W] to [..., H - 10, W - 10]."""
+    offsets = torch.arange(_SSIM_WINDOW, dtype=images.dtype) - _SSIM_WINDOW // 2
+    window = torch.softmax(-(offsets**2) / (2 * _SSIM_SIGMA**2), dim=0)
+    flat = images.flatten(end_dim=-3)[:, None]
+    blurred = F.conv2d(F.conv2d(flat, window[None, None, None, :]), window[None, None, :, None])
+    return blurred.reshape(*images.shape[:-2], *blurred.shape[-2:])
+
+
+def image_size(images: torch.Tensor) -> str:
+    """``256x256``: width x height of [..., H, W]."""
+    return "{1}x{0}".format(*images.shape[-2:])

@@ -1,0 +1,212 @@
+"""Reading what generate_images writes: src_, tgt_ and sample_ PNGs and run.json, in a folder or a zip file."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from dnnlib import UserError
+from dnnlib.imaging import read_image
+from metrics.report import format_indices
+from metrics.views import Views
+from torch_utils.cameras import Camera
+from torch_utils.depth import read_stored_depth
+
+ROLES = ("sample", "tgt", "src")
+RUN_FILE = "run.json"
+
+_PICTURE = re.compile(rf"({'|'.join(ROLES)})_(\d+)\.png")
+
+
+class _NamedBytes(io.BytesIO):
+    """A file in a zip file, which errors name like a file in a folder."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """The files in a folder and the folders below, or in a zip file, by their path inside it."""
+
+    root: Path
+    names: Sequence[str]
+    _zip: zipfile.ZipFile | None = None
+
+    @classmethod
+    def open(cls, root: Path) -> Archive:
+        """Raises UserError where there is neither a folder nor a zip file."""
+        if root.is_dir():
+            files = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+            return cls(root, sorted(files))
+        try:
+            archive = zipfile.ZipFile(root)
+        except FileNotFoundError:
+            raise UserError(f"there is no folder or zip file {root}") from None
+        except (zipfile.BadZipFile, OSError):
+            raise UserError(f"{root} is neither a folder nor a whole zip file") from None
+        return cls(root, sorted(name for name in archive.namelist() if not name.endswith("/")), archive)
+
+    def file(self, name: str) -> Path | BinaryIO:
+        """What `read_image` and the like take."""
+        if self._zip is None:
+            return self.root / name
+        try:
+            return _NamedBytes(self._zip.read(name), f"{self.root}/{name}")
+        except (zipfile.BadZipFile, OSError, EOFError):
+            raise UserError(f"{self.root}/{name} is damaged: make the zip file again") from None
+
+    def image(self, name: str) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        return read_image(self.file(name))
+
+
+@dataclass(frozen=True)
+class PairRecord:
+    """What run.json knows of a pair: normalised cameras of the square views, [18] each, and the frame gap."""
+
+    source_camera: Sequence[float]
+    target_camera: Sequence[float]
+    gap: int
+
+    def cameras(self, width: int, height: int) -> tuple[Camera, Camera]:
+        both = (torch.tensor(values, dtype=torch.float64) for values in (self.source_camera, self.target_camera))
+        source, target = (Camera.from_normalized(values, width, height) for values in both)
+        return source, target
+
+
+@dataclass(frozen=True)
+class Results:
+    """The images of a run of generate_images.
+
+    Attributes:
+        files: names in the archive by role, by seed in order. records: by seed, where run.json is there.
+        range_selection: "" where unknown.
+    """
+
+    archive: Archive
+    files: Mapping[int, Mapping[str, str]]
+    records: Mapping[int, PairRecord] = field(default_factory=dict)
+    range_selection: str = ""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def has_cameras(self) -> bool:
+        """Whether the cameras of all pairs are known."""
+        return self.files.keys() <= self.records.keys()
+
+    def only(self, indices: Iterable[int]) -> Results:
+        """Some of the pairs."""
+        return replace(self, files={index: self.files[index] for index in sorted(indices)})
+
+    def choose(self, count: int | None, seed: int) -> Results:
+        """`count` of the pairs, drawn by `seed`; None: all. Raises UserError where there are fewer."""
+        if count is None:
+            return self
+        if not 1 <= count <= len(self):
+            raise UserError(f"{self.archive.root} holds {len(self)} images, not the {count} asked for")
+        return self.only(np.random.default_rng(seed).permutation(list(self.files))[:count].tolist())
+
+    def views(self, index: int) -> Views:
+        """One pair, as a batch of one. Raises UserError where a file is broken or sizes differ."""
+        images = [self.archive.image(self.files[index][role]) for role in ROLES]
+        shapes = [image.shape for image in images]
+        if len(set(shapes)) > 1:
+            sizes = ", ".join(f"{role}: {shape[1]}x{shape[0]}" for role, shape in zip(ROLES, shapes, strict=True))
+            raise UserError(f"the images of seed {index} differ in size ({sizes}): all must have one size")
+        record = self.records.get(index)
+        cameras = None
+        if record is not None:
+            try:
+                cameras = [record.cameras(shapes[0][1], shapes[0][0])]
+            except ValueError as error:
+                raise UserError(f"{RUN_FILE} of {self.archive.root}, seed {index}: {error}") from None
+        return Views([index], *(torch.from_numpy(image).permute(2, 0, 1)[None] for image in images), cameras=cameras)
+
+    def stored_depth(self, views: Views) -> torch.Tensor:
+        """The depth that lies beside the source views, [N, 1, H, W]. Raises UserError where there is none."""
+        if not self.archive.root.is_dir():
+            raise UserError(f"{self.archive.root} must be unpacked first: depth is read from a folder")
+        width, height = views.size
+        files = (self.archive.root / self.files[index]["src"] for index in views.indices)
+        return torch.stack([read_stored_depth(file, height, width)[None] for file in files])
+
+    def batches(self, size: int, workers: int = 0) -> Iterator[Views]:
+        """All pairs in order of their seeds, `size` at a time, read by `workers` threads."""
+        seeds = list(self.files)
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            for start in range(0, len(seeds), size):
+                yield _stack(list(pool.map(self.views, seeds[start : start + size])))
+
+
+def open_results(root: Path) -> Results:
+    """Find the pictures of a run. Raises UserError where there are none, or one of a triplet is missing or twice."""
+    archive = Archive.open(root)
+    files: dict[int, dict[str, str]] = {}
+    for name in archive.names:
+        picture = _PICTURE.fullmatch(name.rsplit("/", 1)[-1])
+        if picture:
+            by_role = files.setdefault(int(picture[2]), {})
+            if picture[1] in by_role:
+                raise UserError(f"{root} holds {by_role[picture[1]]} and {name}: one of them is too many")
+            by_role[picture[1]] = name
+    if not files:
+        raise UserError(
+            f"{root} holds no images of generate_images (src_000000.png, tgt_000000.png, sample_000000.png)"
+        )
+    for role in ROLES:
+        missing = [seed for seed, by_role in files.items() if role not in by_role]
+        if missing:
+            raise UserError(f"{root} lacks {role}_{min(missing):06d}.png (seeds without: {format_indices(missing)})")
+    return _with_run(Results(archive, dict(sorted(files.items()))))
+
+
+def _with_run(results: Results) -> Results:
+    """The results with what their run.json says, if there is one."""
+    archive = results.archive
+    names = [name for name in archive.names if name.rsplit("/", 1)[-1] == RUN_FILE]
+    if not names:
+        return results
+    if len(names) > 1:
+        raise UserError(f"{archive.root} holds {' and '.join(names)}: judge one run at a time")
+    file = archive.file(names[0])
+    try:
+        run: Any = json.loads(file.read_bytes() if isinstance(file, Path) else file.read())
+        records = {
+            int(image["seed"]): PairRecord(image["source_camera"], image["target_camera"], int(image["gap"]))
+            for image in run["images"]
+        }
+        range_selection = run["options"].get("range_selection") or "any"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{RUN_FILE} in {archive.root} is not one of generate_images: remove or restore it") from None
+    return replace(results, records=records, range_selection=str(range_selection))
+
+
+def _stack(views: Sequence[Views]) -> Views:
+    """Batches of one to a batch of all."""
+    sizes = {one.target.shape[-2:]: one.indices[0] for one in views}
+    if len(sizes) > 1:
+        found = " and ".join(f"{width}x{height} (seed {seed})" for (height, width), seed in sizes.items())
+        raise UserError(f"the images differ in size, {found}: all must have one size")
+    cameras = [camera for one in views for camera in one.cameras or ()]
+    return Views(
+        [one.indices[0] for one in views],
+        *(torch.cat([getattr(one, role) for one in views]) for role in ("generated", "target", "source")),
+        cameras=cameras if len(cameras) == len(views) else None,
+    )

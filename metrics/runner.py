@@ -1,0 +1,204 @@
+"""Running metrics over batches: one pass, any number of processes, the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnnlib import UserError
+from metrics.definitions import FEATURE_METRICS, IMAGE_METRICS, Accumulator, FeatureMetric, ImageMetric, Tools
+from metrics.detectors import load_detectors
+from metrics.image import Images, as_uint8
+from metrics.kid import kernel_distance
+from metrics.lpips import lpips_info
+from metrics.reference import Reference
+from metrics.report import Report
+from metrics.views import Views
+from torch_utils.cameras import Camera
+from torch_utils.distributed import Processes
+
+METRICS = (*IMAGE_METRICS, *FEATURE_METRICS)
+
+_CHUNK = 64  # images at a time, where they all come at once
+
+
+@dataclass(frozen=True)
+class State:
+    """What an `Evaluation` has seen: plain numbers, to be sent between processes and merged."""
+
+    accumulators: dict[str, dict[str, Accumulator]]  # by metric, then by role
+    indices: set[int]
+    size: tuple[int, int] | None
+
+
+class Evaluation:
+    """Metrics over batches of images, in one pass: `update` for each batch, `compute` at the end.
+
+    Several processes each see some of the batches; then `merge` takes the `state` of the others. Every image counts
+    once: an index that comes again is an error. Results depend neither on the batches nor on the order they come in
+    (Fréchet distances up to the rounding of their float64 sums).
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        *,
+        device: torch.device | str = "cpu",
+        weights: Mapping[str, str | Path] | None = None,
+        reference: Reference | None = None,
+        allow_few: bool = False,
+        workers: int = 0,
+    ) -> None:
+        """Load what the metrics need.
+
+        Args:
+            metrics: names, see `METRICS`.
+            device: where networks compute.
+            weights: by detector name, in place of the published ones; see `load_detectors`.
+            reference: statistics that Fréchet distances compare with, in place of the targets'.
+            allow_few: compute Fréchet distances of fewer images than features all the same, and note it.
+            workers: processes for the work that no network does (SIFT); 0: none but this one.
+
+        Raises UserError for an unknown metric, a missing package or file, a reference that does not fit.
+        """
+        self.metrics = {name: _metric(name) for name in metrics}
+        names = [metric.detector for metric in self.metrics.values() if isinstance(metric, FeatureMetric)]
+        detectors = load_detectors(names, device, weights)
+        for name, metric in self.metrics.items():
+            if isinstance(metric, FeatureMetric):
+                moments = reference and reference.moments_for(metric.reference_name, detectors[metric.detector].info)
+                if moments and metric.distance is kernel_distance:
+                    raise UserError(f"{name} needs all features of the targets, a reference holds none; leave it out")
+                self.metrics[name] = replace(metric, reference=moments, allow_few=allow_few)
+        self._tools = Tools(torch.device(device), detectors, _process_map(workers) if workers else map)
+        self._accumulators: dict[str, dict[str, Accumulator]] = {name: {} for name in self.metrics}
+        self._indices: set[int] = set()
+        self._size: tuple[int, int] | None = None
+
+    def needs(self, attribute: str) -> bool:
+        """Whether a metric needs this attribute of `Views`."""
+        return any(attribute in metric.needs for metric in self.metrics.values() if isinstance(metric, ImageMetric))
+
+    def check_count(self, count: int) -> None:
+        """Raise UserError where `count` images are too few for a metric, before they are made or read."""
+        if count < 1:
+            raise UserError("there are no images to judge")
+        for metric in self.metrics.values():
+            if isinstance(metric, FeatureMetric):
+                metric.check_count(count, self._tools.detectors[metric.detector].info.dim)
+
+    def update(self, views: Views) -> None:
+        """Measure a batch. Raises UserError where its images do not fit together or lack what a metric needs."""
+        self._admit(views.indices, views.size)
+        for name, metric in self.metrics.items():
+            for role, values in metric.measure(views, self._tools).items():
+                metric.add(self._accumulator(name, role), views.indices, values)
+
+    def state(self) -> State:
+        """What has been seen so far."""
+        return State(self._accumulators, self._indices, self._size)
+
+    def merge(self, state: State) -> None:
+        """Add what another process has seen."""
+        if state.size is None:
+            return
+        self._admit(state.indices, state.size)
+        for name, by_role in state.accumulators.items():
+            for role, accumulator in by_role.items():
+                self._accumulator(name, role).merge(accumulator)
+
+    def gather(self, processes: Processes) -> None:
+        """Merge what all processes have seen, on each of them."""
+        for rank, state in enumerate(processes.gather([self.state()])):
+            if rank != processes.rank:
+                self.merge(state)
+
+    def compute(self, range_selection: str = "", notes: Sequence[str] = ()) -> Report:
+        """The numbers of all images so far. Raises UserError where they are too few."""
+        self.check_count(len(self._indices))
+        assert self._size is not None
+        results = [metric.compute(self._accumulators[name]) for name, metric in self.metrics.items()]
+        detectors = [detector.info for detector in self._tools.detectors.values()]
+        if "lpips" in self.metrics:
+            detectors.insert(0, lpips_info())
+        return Report(results, sorted(self._indices), self._size, detectors, range_selection, notes)
+
+    def _accumulator(self, name: str, role: str) -> Accumulator:
+        by_role = self._accumulators[name]
+        if role not in by_role:
+            by_role[role] = self.metrics[name].accumulator()
+        return by_role[role]
+
+    def _admit(self, indices: Collection[int], size: tuple[int, int]) -> None:
+        """Note new images. Raises where one has been seen before, or their size is not that of the others."""
+        twice = self._indices.intersection(indices)
+        if twice or len(set(indices)) < len(indices):
+            raise ValueError(f"image {min(twice, default=min(indices))} comes twice")
+        if self._size not in (None, size):
+            raise UserError("images of {}x{} and of {}x{} pixels: all must have one size".format(*self._size, *size))
+        self._indices.update(indices)
+        self._size = size
+
+
+def compute_metrics(
+    generated: Images | Iterable[Images],
+    target: Images | Iterable[Images],
+    source: Images | Iterable[Images] | None = None,
+    metrics: Sequence[str] = ("psnr", "ssim", "lpips"),
+    *,
+    cameras: Sequence[tuple[Camera, Camera]] | None = None,
+    device: torch.device | str = "cpu",
+    weights: Mapping[str, str | Path] | None = None,
+    allow_few: bool = False,
+) -> dict[str, float]:
+    """Metrics of generated images against the true targets.
+
+    Args:
+        generated, target, source: images in any form that `as_uint8` takes, or iterables of batches of them, which are
+            read once and need not fit into memory. Source views are needed by `tsed` and the joint metrics alone.
+        metrics: names, see `METRICS`.
+        cameras: (source, target) of every pair, at the images' size, for `tsed`.
+        device, weights, allow_few: see `Evaluation`.
+
+    Returns: one number per metric. `Evaluation` gives baselines, numbers of single images, visible and disoccluded
+    PSNR, and works on several processes.
+    Raises UserError where sizes or numbers of images do not fit, or numbers are not finite.
+    """
+    evaluation = Evaluation(metrics, device=device, weights=weights, allow_few=allow_few)
+    streams = [_batches(images) for images in (generated, target, source) if images is not None]
+    count = 0
+    for batches in zip_longest(*streams):
+        if any(batch is None for batch in batches):
+            raise UserError("generated, target and source images differ in number")
+        images = [as_uint8(batch) for batch in batches]
+        end = count + len(images[0])
+        chosen = None if cameras is None else cameras[count:end]
+        evaluation.update(Views(range(count, end), *images, cameras=chosen, baseline=False))
+        count = end
+    return {result.name: result.generated for result in evaluation.compute().results}
+
+
+def _metric(name: str) -> ImageMetric | FeatureMetric:
+    metric = IMAGE_METRICS.get(name) or FEATURE_METRICS.get(name)
+    if metric is None:
+        raise UserError(f"there is no metric {name!r}; known are {', '.join(METRICS)}")
+    return metric
+
+
+def _process_map(workers: int) -> Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]:
+    """`map` over processes, which start anew: a fork would inherit the locks of torch's threads."""
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn")).map
+
+
+def _batches(images: Images | Iterable[Images]) -> Iterator[Images]:
+    """Images that come at once, in parts; batches as they come."""
+    if hasattr(images, "shape"):
+        return (images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK))
+    return iter(images)

@@ -1,0 +1,80 @@
+"""The warp by depth as a baseline, and the mask of visible pixels that comes with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dnnlib import UserError
+from metrics.results import open_results
+from metrics.runner import Evaluation
+from metrics.views import WARP, Views
+from tests.metrics.scenes import synthetic_pairs, views_of, write_run
+from torch_utils.batches import Pair
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Pair]:
+    return synthetic_pairs(4)
+
+
+def depth_of(pairs: list[Pair]) -> torch.Tensor:
+    return torch.stack([pair.source.depth for pair in pairs])[:, None]
+
+
+def evaluate(views: Views, *metrics: str) -> dict[str, tuple[float, float | None, float | None]]:
+    """(generated, copy of the source, warp) of each metric."""
+    evaluation = Evaluation(metrics)
+    evaluation.update(views)
+    return {result.name: (result.generated, result.copy_source, result.warp) for result in evaluation.compute().results}
+
+
+def test_exact_depth_beats_a_copy_and_tells_what_is_visible(pairs: list[Pair]) -> None:
+    plain = views_of(pairs)
+    views = plain.with_depth(depth_of(pairs))
+    assert plain.warped is None
+    assert (views.warped.dtype, views.warped.shape) == (torch.uint8, views.target.shape)
+    assert 0.5 < float(views.visible.float().mean()) < 1
+    measured = evaluate(views, "psnr", "psnr_visible", "psnr_disoccluded", "ssim", "tsed")
+    _, copied, warped = measured["psnr_visible"]
+    assert warped > copied + 8  # dB
+    assert measured["psnr"][2] > measured["psnr"][1] + 3
+    assert measured["ssim"][2] > measured["ssim"][1] + 0.1
+    assert measured["psnr_disoccluded"][2] < 25  # a constant colour
+    assert measured["tsed"][2] >= measured["tsed"][1]
+
+
+def test_a_warp_judges_as_the_same_images_generated_do(pairs: list[Pair]) -> None:
+    views = views_of(pairs).with_depth(depth_of(pairs))
+    measured = evaluate(replace(views, generated=views.warped), "psnr", "ssim", "tsed")
+    for generated, _, warped in measured.values():
+        assert generated == warped
+
+
+def test_without_depth_there_is_no_such_column(pairs: list[Pair]) -> None:
+    evaluation = Evaluation(["psnr"])
+    evaluation.update(views_of(pairs))
+    assert evaluation.compute().results[0].warp is None
+    assert WARP not in evaluation.compute().to_text()
+    evaluation = Evaluation(["psnr"])
+    evaluation.update(views_of(pairs).with_depth(depth_of(pairs)))
+    assert WARP in evaluation.compute().to_text()
+
+
+def test_depth_is_read_from_beside_the_source_views(pairs: list[Pair], tmp_path: Path) -> None:
+    results = open_results(write_run(tmp_path / "out", pairs, views_of(pairs).target))
+    views = next(results.batches(4))
+    depth = results.stored_depth(views)
+    torch.testing.assert_close(depth, depth_of(pairs), rtol=0, atol=0.00051)
+    exact, stored = (
+        evaluate(v, "psnr")["psnr"][2] for v in (views.with_depth(depth_of(pairs)), views.with_depth(depth))
+    )
+    assert exact == pytest.approx(stored, abs=0.1)
+
+
+def test_a_warp_without_cameras_is_refused(pairs: list[Pair]) -> None:
+    with pytest.raises(UserError, match="cameras"):
+        replace(views_of(pairs), cameras=None).with_depth(depth_of(pairs))

@@ -1,0 +1,77 @@
+"""Points that two views have in common, and how far they lie off each other's epipolar lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from torch_utils.cameras import Camera, relative_pose
+from torch_utils.epipolar import fundamental_matrix
+
+_MAX_RATIO = 0.8  # Lowe 2004, section 7.1: distance of the best match to that of the second best
+# From scikit-image's positions to pixels: it doubles the image about pixel centres, but halves the positions found in
+# it about 0, so they come out 1/4 too large; and its pixel centres are whole numbers.
+_SIFT_SHIFT = 0.5 - 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Keypoints:
+    """SIFT points of an image: pixels (x, y), float64 [N, 2], centres at + 0.5; descriptors uint8 [N, 128]."""
+
+    pixels: np.ndarray
+    descriptors: np.ndarray
+
+
+def sift(image: np.ndarray) -> Keypoints:
+    """The SIFT points of a uint8 image [H, W, 3]; none where it has no texture."""
+    from skimage.color import rgb2gray
+    from skimage.feature import SIFT
+
+    extractor = SIFT()
+    try:
+        extractor.detect_and_extract(rgb2gray(image))
+    except RuntimeError:  # scikit-image's word for "found none"
+        return Keypoints(np.zeros((0, 2)), np.zeros((0, 128), np.uint8))
+    return Keypoints(extractor.positions[:, ::-1] + _SIFT_SHIFT, extractor.descriptors)
+
+
+def match(source: Keypoints, target: Keypoints) -> np.ndarray:
+    """Mutually best matches that pass the ratio test: indices into source and target, [M, 2]."""
+    from skimage.feature import match_descriptors
+
+    if min(len(source.pixels), len(target.pixels)) < 2:
+        return np.zeros((0, 2), int)
+    return match_descriptors(source.descriptors, target.descriptors, cross_check=True, max_ratio=_MAX_RATIO)
+
+
+def symmetric_epipolar_distance(
+    source_px: np.ndarray, target_px: np.ndarray, source: Camera, target: Camera
+) -> np.ndarray:
+    """How far matched points [M, 2] of two views lie off each other's epipolar lines: pixels, float64 [M].
+
+    The mean of the distance of the source point from the line of the target point and the other way round. Where the
+    cameras are in one place there are no lines; the distance is then the one between each point and where the rotation
+    takes its partner, the limit of the same idea.
+    """
+    pose = relative_pose(source, target)
+    p_src, p_tgt = (torch.from_numpy(_homogeneous(points)) for points in (source_px, target_px))
+    if float(pose[:3, 3].norm()) == 0:
+        homography = source.intrinsics @ pose[:3, :3] @ torch.linalg.inv(target.intrinsics)
+        forward, backward = _apply(homography, p_tgt) - p_src, _apply(torch.linalg.inv(homography), p_src) - p_tgt
+        return ((forward.norm(dim=1) + backward.norm(dim=1)) / 2).numpy()
+    f = fundamental_matrix(pose, source.intrinsics, target.intrinsics)
+    lines_src, lines_tgt = p_tgt @ f.mT, p_src @ f
+    residual = (lines_src * p_src).sum(dim=1).abs()
+    return ((residual / lines_src[:, :2].norm(dim=1) + residual / lines_tgt[:, :2].norm(dim=1)) / 2).numpy()
+
+
+def _homogeneous(points: np.ndarray) -> np.ndarray:
+    return np.concatenate([points, np.ones((len(points), 1))], axis=1)
+
+
+def _apply(homography: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Homogeneous points [M, 3] through a homography, back to third coordinate 1."""
+    moved = points @ homography.mT
+    return moved / moved[:, 2:]
