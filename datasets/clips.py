@@ -153,10 +153,10 @@ class ClipPairs(PairDataset):
         return pair
 
 
-def view_from_row(image: np.ndarray, camera: torch.Tensor) -> View:
-    """The view of a uint8 image [H, W, 3] and the 18 numbers of its camera."""
+def view_from_row(image: np.ndarray, camera: torch.Tensor, depth: torch.Tensor | None = None) -> View:
+    """The view of a uint8 image [H, W, 3], the 18 numbers of its camera and its depth [H, W]."""
     height, width = image.shape[:2]
-    return View(torch.from_numpy(image).permute(2, 0, 1), Camera.from_normalized(camera, width, height))
+    return View(torch.from_numpy(image).permute(2, 0, 1), Camera.from_normalized(camera, width, height), depth)
 
 
 def _compact(frames: Sequence[int]) -> Sequence[int]:

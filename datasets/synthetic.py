@@ -20,6 +20,7 @@ from datasets.clips import Clip, ClipPairs, Clips
 from datasets.pairs import FramePair, FrameRange, random_bits
 from dnnlib.imaging import save_png
 from torch_utils.cameras import Camera, View, format_realestate10k, pixel_centers
+from torch_utils.depth import save_stored_depth
 from torch_utils.warping import euler_rotation
 
 _BOXES = 9  # besides the room
@@ -183,8 +184,11 @@ def render(scene: Scene, camera: Camera) -> View:
     return View(mean.round().to(torch.uint8), camera, depth.reshape(height, width))
 
 
-def write_tree(root: str | PathLike, split: str, clips: Clips) -> None:
-    """Write clips as RealEstate10K is published: a text file of cameras and a folder of PNG files for each."""
+def write_tree(root: str | PathLike, split: str, clips: Clips, depth: bool = False) -> None:
+    """Write clips as RealEstate10K is published: a text file of cameras and a folder of PNG files for each.
+
+    With `depth` that of the views goes beside the frames.
+    """
     for number, name in enumerate(clips.names):
         clip = clips.open(number)
         cameras, frames = Path(root, "RealEstate10K", split), Path(root, split, name)
@@ -193,7 +197,10 @@ def write_tree(root: str | PathLike, split: str, clips: Clips) -> None:
         timestamps = [_FRAME_US * position for position in range(len(clip.cameras))]
         (cameras / f"{name}.txt").write_text(format_realestate10k(f"synthetic:{name}", timestamps, clip.cameras))
         for position in clip.frames:
-            save_png(frames / f"{timestamps[position]}.png", _pixels(clip, position))
+            view, file = clip.view(position), frames / f"{timestamps[position]}.png"
+            save_png(file, view.image.permute(1, 2, 0).numpy())
+            if depth:
+                save_stored_depth(file, view.depth)
 
 
 def write_chunks(root: str | PathLike, split: str, clips: Clips, clips_per_chunk: int = 2) -> None:

@@ -25,7 +25,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.array(_to_rgb(image))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -49,7 +50,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def save_png(path: str | os.PathLike[str], pixels: np.ndarray | Image.Image) -> None:

@@ -9,12 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from torch_utils.cameras import Camera
-from torch_utils.matching import Keypoints, match, sift, symmetric_epipolar_distance
-
-__all__ = [
-    "MIN_MATCHES", "THRESHOLD_PX", "THRESHOLD_SIDE",
-    "Keypoints", "match", "median_epipolar_distance", "sift", "symmetric_epipolar_distance",
-]  # fmt: skip
+from torch_utils.matching import Keypoints, match, symmetric_epipolar_distance
 
 MIN_MATCHES = 10  # Yu et al. 2023
 THRESHOLD_PX, THRESHOLD_SIDE = 2.0, 256  # one of their thresholds, at their resolution; other sizes are scaled to it

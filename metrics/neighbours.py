@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from metrics.geometry import THRESHOLD_PX, THRESHOLD_SIDE, Keypoints, median_epipolar_distance, sift
+from metrics.geometry import THRESHOLD_PX, THRESHOLD_SIDE, median_epipolar_distance
 from metrics.image import psnr
 from torch_utils.cameras import Camera, View
+from torch_utils.matching import Keypoints, sift
 from torch_utils.turning import same_place, turned_view
 
 

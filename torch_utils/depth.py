@@ -19,7 +19,7 @@ from torch import nn
 
 from dnnlib.util import UserError, atomic_path
 
-# Depth Anything V2 (arXiv:2406.09414), fine-tuned to metric depth of rooms: repository on the Hugging Face hub, licence.
+# Depth Anything V2 (arXiv:2406.09414), tuned to metric depth of rooms: repository on the Hugging Face hub, licence.
 DEPTH_MODELS = {
     "small": ("depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf", "Apache-2.0"),
     "base": ("depth-anything/Depth-Anything-V2-Metric-Indoor-Base-hf", "CC BY-NC 4.0, not for commercial use"),
@@ -79,6 +79,7 @@ def load_depth_model(name: str, device: torch.device | str = "cpu") -> DepthMode
     if not licence and not Path(name, "config.json").is_file():
         raise UserError(f"there is no depth model {name}: give {DEPTH_CHOICES}")
     try:
+        from safetensors import SafetensorError
         from transformers import DepthAnythingForDepthEstimation
     except ImportError:
         raise UserError("depth models need a package: pip install transformers") from None
@@ -88,7 +89,7 @@ def load_depth_model(name: str, device: torch.device | str = "cpu") -> DepthMode
         network, loading = DepthAnythingForDepthEstimation.from_pretrained(
             location, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         remedy = f"download {location} elsewhere and name its folder" if licence else f"give {DEPTH_CHOICES}"
         raise UserError(f"depth model {name} cannot be loaded ({reason}): {remedy}") from None
@@ -111,14 +112,14 @@ def choose_depth_model(name: str | None, needed: bool, device: torch.device | st
 
 
 def fill_unknown(depth: torch.Tensor) -> torch.Tensor:
-    """Unknown depth [..., H, W] replaced by the largest of its image, since it is mostly sky; 1 where all is unknown."""
+    """Unknown depth [..., H, W] as the largest of its image, since it is mostly sky; 1 where all is unknown."""
     known = _is_known(depth)
     farthest = torch.where(known, depth, 0).amax(dim=(-2, -1), keepdim=True)
     return torch.where(known, depth, torch.where(farthest > 0, farthest, 1))
 
 
-def read_stored_depth(picture: str | PathLike) -> torch.Tensor:
-    """The depth beside a picture, float32 [H, W]: `frame.depth.png` or `frame.depth.npy` beside `frame.png`.
+def read_stored_depth(picture: str | PathLike, height: int, width: int) -> torch.Tensor:
+    """The depth beside a picture of this size, float32 [H, W]: `a.depth.png` or `a.depth.npy` beside `a.png`.
 
     A PNG file holds 16-bit thousandths of the unit, 0 where unknown; an npy file floating-point depth [H, W].
     Raises UserError where there is neither or it is no such thing.
@@ -131,11 +132,15 @@ def read_stored_depth(picture: str | PathLike) -> torch.Tensor:
         raise UserError(f"{stem.parent} has no depth {names}: add it, or let --depth-model estimate it")
     try:
         if path.suffix == ".npy":
-            return _as_depth(np.load(path, allow_pickle=False).astype(np.float32))
-        with Image.open(path) as image:
-            if not image.mode.startswith("I"):
-                raise ValueError("not a 16-bit grey image")
-            return _as_depth(np.asarray(image).astype(np.float32) / _PNG_STEPS)
+            depth = np.load(path, allow_pickle=False).astype(np.float32)
+        else:
+            with Image.open(path) as image:
+                if not image.mode.startswith("I"):
+                    raise ValueError(f"mode {image.mode} where 16-bit grey is expected")
+                depth = np.asarray(image).astype(np.float32) / _PNG_STEPS
+        if depth.shape != (height, width):
+            raise ValueError(f"shape {list(depth.shape)} where the picture's [{height}, {width}] is expected")
+        return torch.from_numpy(depth)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f"{path} is no depth ({error}): replace it") from None
 
@@ -146,12 +151,6 @@ def save_stored_depth(picture: str | PathLike, depth: torch.Tensor) -> None:
     steps = torch.where(_is_known(depth), depth * _PNG_STEPS, 0).round().clip(0, _PNG_MAX)
     with atomic_path(stem.with_name(stem.name + _SUFFIXES[0])) as temporary:
         Image.fromarray(steps.cpu().numpy().astype(np.uint16)).save(temporary, format="PNG")
-
-
-def _as_depth(values: np.ndarray) -> torch.Tensor:
-    if values.ndim != 2:
-        raise ValueError(f"shape {list(values.shape)} where [H, W] is expected")
-    return torch.from_numpy(values)
 
 
 def _is_known(depth: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,8 @@ from torch_utils.cameras import Camera, pixel_centers
 
 Angle = float | torch.Tensor
 
-_MIN_WEIGHT = 0.25  # of a pixel: less of a surface there neither hides what lies behind nor counts as seen
-_SAME_SURFACE = 0.05  # difference of two depths, relative, up to which they mix
+_PARTS = 4  # of a pixel along each axis when it moves by its depth: surfaces stay closed up to so many times their size
+_SAME_SURFACE = 0.05  # relative difference of two depths up to which they belong to one surface
 
 
 def euler_rotation(roll_deg: Angle, yaw_deg: Angle, pitch_deg: Angle) -> torch.Tensor:
@@ -72,8 +72,7 @@ def warp_depth(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What a view shows from another camera: every pixel moves by its depth, the nearest surface wins (a z-buffer).
 
-    A pixel lands between four and is shared among them bilinearly, so surfaces stay closed up to nearly twice
-    their size.
+    A pixel is a square of one colour, in parts that move on their own; where they land in one pixel they mix.
 
     Args:
         image: floating point [C, H, W]; depth: z-depth [H, W] in the unit of the extrinsics, unknown where not positive
@@ -83,25 +82,29 @@ def warp_depth(
     Returns:
         The warped image [C, height, width], zero in holes, and bool [height, width]: what the source view shows.
     """
-    points = source.unproject(pixel_centers(source.width, source.height), depth.flatten())
-    position, z = target.project(points)
-    moves = (depth.flatten() > 0) & depth.flatten().isfinite() & (z > 0)
-    position, z = position[moves] - 0.5, z[moves].repeat(4)  # counted by index from here on
-    steps = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
-    neighbours = position.floor().clamp(-2, max(target.width, target.height)).long() + steps[:, None]
-    weight = (1 - (position - neighbours).abs()).prod(dim=-1).flatten()
-    x, y = neighbours.flatten(0, 1).unbind(dim=-1)
-    lands = (x >= 0) & (x < target.width) & (y >= 0) & (y < target.height)
-    pixel, weight, z = (y * target.width + x)[lands], weight[lands], z[lands]
+    known = (depth > 0) & depth.isfinite()
+    inverse = _subdivide_inverse_depth(torch.where(known, 1 / depth, 0).to("cpu", torch.float64))
+    fine = source.resize(_PARTS * source.width, _PARTS * source.height)
+    position, z = target.project(fine.unproject(pixel_centers(fine.width, fine.height), 1 / inverse.flatten()))
+    x, y = position.floor().unbind(dim=-1)
+    lands = (inverse.flatten() > 0) & (z > 0) & (x >= 0) & (x < target.width) & (y >= 0) & (y < target.height)
+    pixel, z = (y * target.width + x)[lands].long(), z[lands]
 
     count = target.width * target.height
-    hides = weight >= _MIN_WEIGHT
-    nearest = torch.full((count,), torch.inf, dtype=z.dtype)
-    nearest = nearest.scatter_reduce(0, pixel[hides], z[hides], "amin")
-    weight = torch.where(z <= nearest[pixel] * (1 + _SAME_SURFACE), weight, 0)
-    colors = image.flatten(1)[:, moves].repeat(1, 4)[:, lands].to(weight)
-    total = torch.zeros(count, dtype=weight.dtype).index_add(0, pixel, weight)
-    warped = torch.zeros(len(colors), count, dtype=weight.dtype).index_add(1, pixel, colors * weight)
-    visible = total >= _MIN_WEIGHT
-    warped = torch.where(visible, warped / total.clamp(min=_MIN_WEIGHT), 0).to(image)
-    return warped.unflatten(1, (target.height, target.width)), visible.unflatten(0, (target.height, target.width))
+    nearest = torch.full((count,), torch.inf, dtype=z.dtype).scatter_reduce(0, pixel, z, "amin")
+    front = (z <= nearest[pixel] * (1 + _SAME_SURFACE)).to(z.dtype)
+    colors = (
+        image.repeat_interleave(_PARTS, dim=-1).repeat_interleave(_PARTS, dim=-2).flatten(1)[:, lands.to(image.device)]
+    )
+    total = torch.zeros(count, dtype=z.dtype).index_add(0, pixel, front)
+    mixed = torch.zeros(len(colors), count, dtype=z.dtype).index_add(1, pixel, colors.to("cpu", z.dtype) * front)
+    size = (target.height, target.width)
+    return (mixed / total.clamp(min=1)).to(image).unflatten(1, size), (total > 0).to(image.device).unflatten(0, size)
+
+
+def _subdivide_inverse_depth(inverse: torch.Tensor) -> torch.Tensor:
+    """Inverse depth [H, W] of the parts of pixels: linear, as on a plane, within a surface; constant at its edges."""
+    size = [_PARTS * side for side in inverse.shape]
+    constant = F.interpolate(inverse[None, None], size=size, mode="nearest-exact")[0, 0]
+    linear = F.interpolate(inverse[None, None], size=size, mode="bilinear")[0, 0]
+    return torch.where((linear - constant).abs() < _SAME_SURFACE * constant, linear, constant)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from torch_utils.cameras import Camera
-from torch_utils.warping import euler_rotation, rotation_homography, warp_homography
+from datasets.synthetic import Synthetic
+from torch_utils.cameras import Camera, View, pixel_centers
+from torch_utils.warping import euler_rotation, rotation_homography, warp_depth, warp_homography
 
 DATA = Path(__file__).parents[1] / "data"
 angles = st.floats(-60, 60)
@@ -112,3 +115,114 @@ def test_agrees_with_kornia() -> None:
     expected = kornia.warp_perspective(image[None], homography[None], (31, 45), align_corners=True)[0]
     warped, _ = warp_homography(image, homography)
     assert relative_error(warped, expected) < 1e-9
+
+
+def smooth_image(side: int) -> torch.Tensor:
+    """Long waves, 0 .. 255, [3, side, side]."""
+    x, y = pixel_centers(side, side).float().T / side
+    return torch.stack([(2 * x).sin(), (3 * y).cos(), (x + 2 * y).sin()]).mul(100).add(120).unflatten(1, (side, side))
+
+
+def moved(camera: Camera, x: float = 0, y: float = 0, z: float = 0) -> Camera:
+    """The camera, moved in its own axes."""
+    shift = torch.tensor([[0, 0, 0, -x], [0, 0, 0, -y], [0, 0, 0, -z]])
+    return replace(camera, extrinsics=camera.extrinsics + shift)
+
+
+def test_a_view_warped_to_its_own_camera_is_itself() -> None:
+    camera = Camera.from_fov(60, 24, 16)
+    image = torch.rand(3, 16, 24)
+    warped, visible = warp_depth(image, torch.rand(16, 24) + 0.5, camera, camera)
+    assert bool(visible.all())
+    torch.testing.assert_close(warped, image, rtol=0, atol=1e-5)
+
+
+def test_a_plane_moves_by_focal_length_times_shift_over_depth() -> None:
+    camera = Camera.from_fov(90, 32, 32)  # focal length 16
+    image = torch.rand(3, 32, 32)
+    warped, visible = warp_depth(image, torch.full((32, 32), 2.0), camera, moved(camera, x=0.5, y=-0.25))
+    # 16 * 0.5 / 2 = 4 pixels to the left, 2 down
+    torch.testing.assert_close(warped[:, 2:, :-4], image[:, :-2, 4:], rtol=0, atol=1e-5)
+    assert bool(visible[2:, :-4].all())
+    assert not visible[:2].any()
+    assert not visible[:, -4:].any()
+    assert not warped[:, ~visible].any()
+
+
+def test_a_turn_is_its_homography() -> None:
+    camera = Camera.from_fov(70, 64, 64)
+    rotation = euler_rotation(4, 9, -6)
+    turned = replace(camera, extrinsics=torch.cat([rotation, torch.zeros(3, 1)], dim=1))
+    by_index = camera.intrinsics - torch.tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+    expected, inside = warp_homography(smooth_image(64), rotation_homography(by_index, rotation))
+    warped, visible = warp_depth(smooth_image(64), torch.full((64, 64), 3.0), camera, turned)
+    both = inside & visible
+    assert float(both.float().mean()) > 0.6
+    assert float((warped - expected)[:, both].abs().max()) < 6  # of 255: squares of one colour against linear sampling
+    assert float((inside & ~visible).float().mean()) < 0.01
+
+
+def test_the_nearer_surface_hides_the_farther_and_uncovers_what_is_a_hole() -> None:
+    camera = Camera.from_fov(90, 32, 32)
+    depth, image = torch.full((32, 32), 4.0), torch.zeros(1, 32, 32)
+    depth[:, 8:16], image[:, :, 8:16] = 1.0, 1.0
+    warped, visible = warp_depth(image, depth, camera, moved(camera, x=-0.5))  # near: 8 to the right; far: 2
+    assert bool((warped[0, :, 16:24] == 1).all())
+    assert not warped[0, :, 24:].any()
+    assert not visible[:, :2].any()
+    assert not visible[:, 10:16].any()  # the near surface stood there: columns 8 and 9 show what was in 6 and 7
+    assert bool(visible[:, 2:10].all())
+    assert bool(visible[:, 16:].all())
+
+
+@pytest.mark.parametrize("unknown", [0.0, -1.0, float("inf"), float("nan")])
+def test_unknown_depth_leaves_a_hole(unknown: float) -> None:
+    camera = Camera.from_fov(60, 8, 8)
+    depth = torch.ones(8, 8)
+    depth[3, 5] = unknown
+    _, visible = warp_depth(torch.rand(3, 8, 8), depth, camera, camera)
+    assert int((~visible).sum()) == 1
+    assert not visible[3, 5]
+
+
+def test_nothing_is_seen_behind_the_camera() -> None:
+    camera = Camera.from_fov(60, 8, 8)
+    warped, visible = warp_depth(torch.rand(3, 8, 8), torch.ones(8, 8), camera, moved(camera, z=5))
+    assert not visible.any()
+    assert not warped.any()
+
+
+@settings(deadline=None, max_examples=20)
+@given(angles, angles, st.floats(-2, 2), st.floats(-2, 2))
+def test_what_is_seen_is_a_mean_of_what_was_there(yaw: float, pitch: float, x: float, z: float) -> None:
+    camera = Camera.from_fov(60, 16, 16)
+    turned = torch.cat([euler_rotation(0, yaw, pitch), torch.tensor([[x], [0], [z]], dtype=torch.float64)], dim=1)
+    depth = torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) * 3 + 0.1
+    warped, visible = warp_depth(torch.full((1, 16, 16), 7.0), depth, camera, Camera.from_fov(60, 24, 20, turned))
+    assert warped.shape == (1, 20, 24)
+    torch.testing.assert_close(warped[0], torch.where(visible, 7.0, 0.0))
+
+
+def seen_from(source: View, target: View) -> torch.Tensor:
+    """Which pixels of the target the source shows, bool [H, W], by the depth of both."""
+    side = target.camera.width
+    position, z = source.camera.project(target.camera.unproject(pixel_centers(side, side), target.depth.flatten()))
+    grid = (position / side * 2 - 1).unflatten(0, (side, side))[None]
+    depth = F.grid_sample(source.depth[None, None].double(), grid, mode="nearest", align_corners=False)[0, 0]
+    z = z.unflatten(0, (side, side))
+    return (z > 0) & (grid[0].abs() <= 1).all(dim=-1) & ((depth - z).abs() < 0.05 * z)
+
+
+def test_exact_depth_gives_the_true_view_where_it_is_seen() -> None:
+    pairs = Synthetic("test", "mid", 64, seed=1)
+    errors, copies, overlaps = [], [], []
+    for pair in (pairs[k] for k in range(6)):
+        source, target = pair.source.image.float(), pair.target.image.float()
+        warped, visible = warp_depth(source, pair.source.depth, pair.source.camera, pair.target.camera)
+        errors.append((warped - target)[:, visible].square().mean())
+        copies.append((source - target)[:, visible].square().mean())
+        truth = seen_from(pair.source, pair.target)
+        overlaps.append((truth & visible).sum() / (truth | visible).sum())
+    assert float(10 * torch.log10(255**2 / torch.stack(errors)).mean()) > 32  # dB; the source view itself: 17
+    assert float(10 * torch.log10(255**2 / torch.stack(copies)).mean()) < 20
+    assert float(torch.stack(overlaps).mean()) > 0.95

@@ -1,0 +1,132 @@
+"""Pairs a second from a pack and from the published tree, and how fast packing is; on one core.
+
+    python benchmarks/data.py --data DIR
+
+Frames of the train split of DIR (a data set in any layout; without it, synthetic rooms, with grain, so that their PNG
+files are about as large as real ones) are written as RealEstate10K is published, 640 x 360, packed, and read back.
+Rounds alternate, the best counts, and time is that of the processor, in one process and thread: a busy machine changes
+little, and workers share nothing that could slow them. A pair is what `RealEstate10K` gives: both frames read, decoded,
+cropped, resized, with their cameras.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import click
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.clips import Clips
+from datasets.layouts import open_clips
+from datasets.pack_writer import write_pack
+from datasets.packed import Recipe
+from datasets.realestate10k import RealEstate10K
+from datasets.synthetic import SyntheticClips, write_tree
+from dnnlib.imaging import read_image
+from torch_utils.cameras import View
+
+_WIDTH, _HEIGHT = 640, 360  # of the published data
+_GRAIN = 0.7  # of 255
+_TARGETS = {256: 6.0, 64: 25.0}
+
+
+class Enlarged:
+    """Clips whose frames have the size of the published data, and noise of a standard deviation; `frames` of each."""
+
+    def __init__(self, clips: Clips, count: int, frames: int, grain: float) -> None:
+        self.names, self._clips, self._frames, self._grain = list(clips.names[:count]), clips, frames, grain
+
+    def open(self, number: int) -> EnlargedClip:
+        return EnlargedClip(self._clips.open(number), self._frames, self._grain)
+
+
+class EnlargedClip:
+    def __init__(self, clip, frames: int, grain: float) -> None:  # noqa: ANN001
+        self._clip, self.frames, self._grain = clip, list(clip.frames)[:frames], grain
+        self.cameras = clip.cameras[:frames]
+
+    def view(self, position: int) -> View:
+        view = self._clip.view(position).resize(_WIDTH, _HEIGHT)
+        noise = self._grain * torch.randn(view.image.shape, generator=torch.Generator().manual_seed(position))
+        return replace(view, image=(view.image + noise).round().clip(0, 255).to(torch.uint8), depth=None)
+
+
+def best_rates(rounds: int, functions: dict[str, Callable[[], int]]) -> dict[str, float]:
+    """Things a second of each function, which returns how many it did; the best of alternating rounds."""
+    rates = dict.fromkeys(functions, 0.0)
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.process_time()
+            count = function()
+            rates[name] = max(rates[name], count / (time.process_time() - start))
+    return rates
+
+
+def read_pairs(data: RealEstate10K, count: int) -> int:
+    for k in range(count):
+        data[k]
+    return count
+
+
+def compare_reading(tree: Path, pack: Path, resolution: int, pairs: int, rounds: int) -> None:
+    sets = {name: RealEstate10K(root, "train", None, resolution) for name, root in (("tree", tree), ("pack", pack))}
+    counts = {"tree": pairs, "pack": 8 * pairs}
+    rates = best_rates(rounds, {name: partial(read_pairs, data, counts[name]) for name, data in sets.items()})
+    ratio = rates["pack"] / rates["tree"]
+    print(
+        f"{resolution:>4} px: tree {rates['tree']:7.1f}, pack {rates['pack']:7.1f} pairs/s, "
+        f"{ratio:5.1f}x (to reach: {_TARGETS[resolution]:g}x)"
+    )
+
+
+def compare_packing(tree: Path, scratch: Path, recipe: Recipe, rounds: int) -> None:
+    files = sorted((tree / "train").glob("*/*.png"))
+
+    def decode() -> int:
+        for file in files:
+            read_image(file)
+        return len(files)
+
+    def pack() -> int:
+        write_pack(open_clips(tree, "train"), Path(tempfile.mkdtemp(dir=scratch)), recipe)
+        return len(files)
+
+    rates = best_rates(rounds, {"decode": decode, "pack": pack})
+    print(
+        f"packing at {' and '.join(map(str, recipe.sizes))} px: {rates['pack']:.1f} frames/s, decoding alone "
+        f"{rates['decode']:.1f}: {rates['pack'] / rates['decode']:.0%} (to reach: 90%)"
+    )
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), help="Frames to use.  [default: synthetic rooms]")
+@click.option("--clips", default=8, show_default=True, help="At most so many.")
+@click.option("--frames", default=16, show_default=True, help="Of each clip, at most so many.")
+@click.option("--pairs", default=40, show_default=True, help="To read from the tree in a round; 8 times from the pack.")
+@click.option("--rounds", default=3, show_default=True)
+def main(data: Path | None, clips: int, frames: int, pairs: int, rounds: int) -> None:
+    """Reading pairs from a pack against the published tree, and packing against decoding alone."""
+    torch.set_num_threads(1)
+    rooms = SyntheticClips("train", clips, frames=frames, width=_WIDTH // 2, height=_HEIGHT // 2)
+    source = Enlarged(open_clips(data, "train") if data else rooms, clips, frames, 0.0 if data else _GRAIN)
+    with tempfile.TemporaryDirectory() as folder:
+        tree, pack = Path(folder, "tree"), Path(folder, "pack")
+        write_tree(tree, "train", source)
+        sizes = [file.stat().st_size for file in (tree / "train").glob("*/*.png")]
+        print(f"{len(sizes)} frames of {_WIDTH} x {_HEIGHT}, {sum(sizes) / len(sizes) / 1000:.0f} kB a PNG file")
+        write_pack(open_clips(tree, "train"), pack / "train", Recipe())
+        for resolution in _TARGETS:
+            compare_reading(tree, pack, resolution, pairs, rounds)
+        for sizes in ((256,), (256, 64)):
+            compare_packing(tree, Path(folder), Recipe(sizes), rounds)
+
+
+if __name__ == "__main__":
+    main()

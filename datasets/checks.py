@@ -1,0 +1,200 @@
+"""What can be wrong with clips: every check that ``python -m datasets.doctor`` makes. Nothing is ever changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datasets.clips import UnusableClip
+from datasets.conventions import Fit, fit_of_poses
+from datasets.layouts import Split, StoredClip, StoredClips
+from datasets.pairs import count_pairs
+from datasets.workers import in_processes
+from dnnlib.util import UserError, parse_range_selection
+
+_RANGES = ("mid", "long")
+_FOCAL_RANGE = (0.2, 5.0)  # of the side of a frame; its field of view is then between 136 and 11 degrees
+_PIXEL_ASPECT = 1.1  # pixels are square, up to this
+
+
+class Finding(NamedTuple):
+    """Something that is wrong: few words of which kind, and what exactly where."""
+
+    kind: str
+    where: str
+
+
+@dataclass
+class ClipReport:
+    """One clip: positions listed, frames present, the ranges it is long enough for."""
+
+    name: str
+    listed: int = 0
+    frames: int = 0
+    ranges: tuple[str, ...] = ()
+    fingerprint: bytes = b""  # of cameras and timestamps
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass
+class SplitReport:
+    """One split. `fits` has a value for each clip whose poses were checked, None where its frames do not tell."""
+
+    split: str
+    layout: str
+    clips: int
+    usable: int = 0
+    listed: int = 0
+    frames: int = 0
+    too_short: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_RANGES, 0))
+    fits: dict[str, Fit | None] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def kinds(self) -> Counter[str]:
+        return Counter(finding.kind for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        fits = {name: fit and fit._asdict() for name, fit in self.fits.items()}
+        return {**asdict(self), "fits": fits, "findings": [finding._asdict() for finding in self.findings]}
+
+
+def check_splits(
+    splits: Sequence[Split],
+    frames: int | None = None,
+    poses: int = 8,
+    workers: int = 1,
+    progress: Callable[..., Iterator] = lambda iterator, **_: iterator,
+) -> list[SplitReport]:
+    """Check splits, each and against each other.
+
+    Args:
+        frames: most frames of a clip to decode; None: all.
+        poses: clips of a split whose poses are compared with their frames.
+        workers: processes.
+        progress: wraps an iterator, as tqdm does.
+    """
+    reports, seen = [], {}
+    for split in splits:
+        clips = split.open()
+        report = SplitReport(split.name, split.layout.name, len(clips.names))
+        report.findings += [Finding(*found) for found in clips.audit()]
+        numbers = range(len(clips.names))
+        checked = in_processes(partial(check_clip, clips, frames), numbers, workers)
+        for clip in progress(checked, total=len(numbers), desc=split.name):
+            _add(report, clip, seen)
+        sample = np.linspace(0, len(numbers) - 1, min(poses, len(numbers))).round().astype(int).tolist()
+        fits = in_processes(partial(_fit, clips, split.layout.poses), sample, workers)
+        for number, fit in zip(sample, progress(fits, total=len(sample), desc=f"{split.name} poses"), strict=True):
+            report.fits[clips.names[number]] = fit
+            report.findings += _fit_findings(clips.names[number], fit, split.layout.poses)
+        reports.append(report)
+    return reports
+
+
+def check_clip(clips: StoredClips, max_frames: int | None, number: int) -> ClipReport:
+    """All about one clip that can be seen without the others; at most `max_frames` frames of it are decoded."""
+    report = ClipReport(clips.names[number])
+    try:
+        clip = clips.open(number)
+    except UnusableClip as error:
+        report.findings.append(Finding(error.reason, error.detail))
+        return report
+    report.listed, report.frames = len(clip.cameras), len(clip.frames)
+    report.ranges = tuple(name for name in _RANGES if count_pairs(clip.frames, parse_range_selection(name)))
+    if report.listed > 1:  # photographs all have the same camera
+        table = clip.cameras.numpy().tobytes() + np.asarray(clip.timestamps, np.int64).tobytes()
+        report.fingerprint = hashlib.sha256(table).digest()
+    found = (*_table_findings(clip), *_frame_findings(clip, max_frames))
+    report.findings = [Finding(kind, f"{report.name}: {what}") for kind, what in found]
+    return report
+
+
+def _table_findings(clip: StoredClip) -> Iterator[tuple[str, str]]:
+    """What the cameras and timestamps tell."""
+    missing = sorted({*range(len(clip.cameras))}.difference(map(int, clip.frames)))
+    if missing:
+        yield "missing frames", f"{len(missing)} of {len(clip.cameras)}, the first at position {missing[0]}"
+    steps = np.diff(np.asarray(clip.timestamps, np.int64))
+    if len(repeated := np.flatnonzero(steps == 0)):
+        yield "duplicate timestamps", f"{len(repeated)}, the first at position {repeated[0] + 1}"
+    if len(backward := np.flatnonzero(steps < 0)):
+        yield "frames out of order", f"time runs backwards {len(backward)} times, first at position {backward[0] + 1}"
+    focal, center = clip.cameras[:, :2].numpy(), clip.cameras[:, 2:4].numpy()
+    low, high = _FOCAL_RANGE
+    if ((focal < low) | (focal > high)).any():
+        yield "absurd intrinsics", f"focal length from {focal.min():.3g} to {focal.max():.3g} sides of the frame"
+    if ((center < 0) | (center > 1)).any():
+        yield "absurd intrinsics", "the principal point is outside the frame"
+
+
+def _frame_findings(clip: StoredClip, max_frames: int | None) -> Iterator[tuple[str, str]]:
+    """What the images tell."""
+    broken, twins, sizes, seen = [], [], Counter(), {}
+    for position in _spread(clip.frames, max_frames):
+        try:
+            data = clip.read(position)
+            camera = clip.view(position).camera
+        except (UserError, OSError) as error:
+            broken.append(str(error))
+            continue
+        sizes[camera.width, camera.height] += 1
+        first = seen.setdefault(hashlib.sha256(data).digest(), position)
+        if first != position:
+            twins.append((first, position))
+    if broken:
+        yield "unreadable frames", f"{len(broken)}, such as {broken[0]}"
+    if twins:
+        yield "duplicate frames", f"{len(twins)}, such as positions {twins[0][0]} and {twins[0][1]}"
+    if len(sizes) > 1:
+        yield "frames of several sizes", ", ".join(f"{n} of {w}x{h}" for (w, h), n in sizes.most_common())
+    elif sizes:
+        ((width, height),) = sizes
+        aspect = float((clip.cameras[:, 0] * width / (clip.cameras[:, 1] * height)).median())
+        if not 1 / _PIXEL_ASPECT < aspect < _PIXEL_ASPECT:
+            yield (
+                "intrinsics of another frame shape",
+                f"pixels would be {1 / aspect:.2f} as wide as high in {width}x{height}",
+            )
+
+
+def _spread(frames: Sequence[int], count: int | None) -> list[int]:
+    """At most `count` of the frames, first and last among them."""
+    if count is None or count >= len(frames):
+        return [int(frame) for frame in frames]
+    return [int(frames[i]) for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]
+
+
+def _add(report: SplitReport, clip: ClipReport, seen: dict[bytes | str, str]) -> None:
+    """Take a clip into the report of its split; `seen` are names and fingerprints, and which clip had them first."""
+    report.findings += clip.findings
+    report.listed += clip.listed
+    report.frames += clip.frames
+    report.usable += clip.frames > 1
+    for name in set(_RANGES) - set(clip.ranges):
+        report.too_short[name] += clip.frames > 1
+    place = f"{report.split}/{clip.name}"
+    twins = {seen.setdefault(key, place) for key in (clip.name, clip.fingerprint) if key} - {place}
+    report.findings += [Finding("duplicate clip", f"{place} is {twin}") for twin in sorted(twins)]
+
+
+def _fit(clips: StoredClips, declared: str, number: int) -> Fit | None:
+    try:
+        return fit_of_poses(clips.open(number), declared)
+    except UserError:  # reported by check_clip
+        return None
+
+
+def _fit_findings(name: str, fit: Fit | None, declared: str) -> Iterator[Finding]:
+    if fit is None:
+        return
+    numbers = f"{fit.best_px:.2g} px against {fit.declared_px:.2g} px"
+    if fit.hopeless:
+        yield Finding("poses do not fit the frames", f"{name}: matches are {fit.best_px:.2g} px off at best")
+    elif fit.misread:
+        yield Finding("wrong camera convention", f"{name}: not {declared}, but {fit.best} ({numbers})")

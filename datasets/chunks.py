@@ -1,0 +1,99 @@
+"""The chunks of pixelSplat: files of several clips each, with JPEG frames, and an index."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from datasets.clips import UnusableClip, view_from_row
+from dnnlib.imaging import read_image
+from dnnlib.util import UserError
+from torch_utils.cameras import Camera, View
+
+CHUNK_INDEX = "index.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkClip:
+    """A clip of a chunk; see `datasets.layouts.StoredClip`."""
+
+    name: str
+    cameras: torch.Tensor
+    timestamps: Sequence[int]
+    images: list[torch.Tensor]  # uint8 [bytes of a JPEG or PNG file]
+
+    @property
+    def frames(self) -> Sequence[int]:
+        return range(len(self.images))
+
+    def read(self, position: int) -> bytes:
+        return self.images[position].numpy().tobytes()
+
+    def view(self, position: int) -> View:
+        try:
+            image = read_image(io.BytesIO(self.read(position)))
+        except UserError:
+            raise UserError(f"frame {position} of clip {self.name} is not a whole image; replace its chunk") from None
+        return view_from_row(image, self.cameras[position])
+
+
+class ChunkClips:
+    """index.json maps each clip to the file that holds it and others."""
+
+    def __init__(self, folder: Path) -> None:
+        _read_chunk.cache_clear()  # files may have changed since another data set read them
+        path = folder / CHUNK_INDEX
+        try:
+            index = {str(name): folder / file for name, file in json.loads(path.read_text()).items()}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise UserError(f"{path} is not an index of chunks ({error}); it maps clip names to .torch files") from None
+        self.names = sorted(index, key=lambda name: (index[name], name))  # chunk by chunk
+        self._folder, self._index = folder, index
+
+    def open(self, number: int) -> ChunkClip:
+        name = self.names[number]
+        chunk = _read_chunk(self._index[name])
+        try:
+            entry = chunk[name]
+            cameras, images = entry["cameras"].to(torch.float64), entry["images"]
+            if len(cameras) != len(images):
+                raise ValueError(f"{len(cameras)} cameras for {len(images)} images")
+            Camera.from_normalized(cameras, 1, 1)  # for its checks; the size is not known yet
+            timestamps = torch.as_tensor(entry.get("timestamps", range(len(images)))).tolist()
+            if len(timestamps) != len(images):
+                raise ValueError(f"{len(timestamps)} timestamps for {len(images)} images")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise UnusableClip("damaged clip", f"{name} in {self._index[name].name}: {reason}") from None
+        return ChunkClip(name, cameras, timestamps, images)
+
+    def audit(self) -> Iterator[tuple[str, str]]:
+        files = set(self._index.values())
+        for file in sorted(self._folder.glob("*.torch")):
+            if file not in files:
+                yield "chunk that the index lacks", file.name
+                continue
+            try:
+                lost = sorted(name for name in _read_chunk(file) if self._index.get(name) != file)
+            except UnusableClip:
+                continue  # is reported where its clips are opened
+            if lost:
+                yield "clips that the index lacks", f"{file.name}: {len(lost)}, such as {lost[0]}"
+
+
+@lru_cache(maxsize=16)  # a chunk is mapped, not read: it costs some 2 MB for its thousands of tensors
+def _read_chunk(path: Path) -> dict[str, dict]:
+    try:
+        return {entry["key"]: entry for entry in torch.load(path, map_location="cpu", weights_only=True, mmap=True)}
+    except FileNotFoundError:
+        raise UnusableClip("missing chunk", str(path)) from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, LookupError, TypeError) as error:
+        detail = str(error).partition("\n")[0]
+        raise UnusableClip("unreadable chunk", f"{path.name}: {detail}") from None

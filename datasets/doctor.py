@@ -1,0 +1,63 @@
+"""Command line: what is in a data folder, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from dnnlib.cli import Command, option
+
+_EXAMPLES = 3  # of each kind of finding
+
+
+@click.command(cls=Command)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@option("--frames", type=click.IntRange(min=1), metavar="N", help="Decode at most N frames of a clip.  [default: all]")
+@option("--poses", type=click.IntRange(min=0), default=8, metavar="N", help="Compare poses with frames in N clips.")
+@option("--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, help="Processes.")
+@option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
+@click.pass_context
+def main(ctx: click.Context, folder: Path, frames: int | None, poses: int, workers: int, as_json: bool) -> None:
+    """Check a data folder in any layout: RealEstate10K as published, pixelSplat chunks, LVSM, nerfstudio, packs.
+
+    \b
+    Exit code 0: nothing is wrong; 1: something is; 2: this is no data folder. The folder is never changed.
+    python -m datasets.doctor data
+    """
+    import json
+    from functools import partial
+
+    from tqdm import tqdm
+
+    from datasets.checks import check_splits
+    from datasets.layouts import find_splits
+
+    reports = check_splits(find_splits(folder), frames, poses, workers, partial(tqdm, leave=False, disable=None))
+    healthy = not any(report.findings for report in reports)
+    if as_json:
+        click.echo(json.dumps({"ok": healthy, "splits": [report.to_json() for report in reports]}, indent=2))
+    else:
+        for report in reports:
+            _print(report)
+        click.echo("nothing is wrong" if healthy else f"{sum(len(r.findings) for r in reports)} findings")
+    ctx.exit(0 if healthy else 1)
+
+
+def _print(report) -> None:  # noqa: ANN001  (its module is heavy)
+    short = ", ".join(f"{count} too short for {name}" for name, count in report.too_short.items())
+    fits = [fit.declared_px for fit in report.fits.values() if fit]
+    fit = f"poses fit within {max(fits):.2g} px in {len(fits)} clips" if fits else "poses could not be compared"
+    click.echo(
+        f"{report.split}: {report.layout}, {report.usable} of {report.clips} clips usable ({short}), "
+        f"{report.frames} of {report.listed} frames, {fit if report.fits else 'poses not compared'}"
+    )
+    for kind, count in report.kinds().most_common():
+        click.echo(f"  {kind}: {count}")
+        for example in [finding.where for finding in report.findings if finding.kind == kind][:_EXAMPLES]:
+            click.echo(f"    {example}")
+
+
+if __name__ == "__main__":
+    main()

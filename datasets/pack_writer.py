@@ -1,0 +1,222 @@
+"""Writing packs (see `datasets.packed`): shard by shard, with any number of processes, to be resumed at will."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from datasets.clips import Clip, Clips, UnusableClip
+from datasets.layouts import camera_folder, find_splits
+from datasets.packed import PACK_INDEX, Recipe
+from datasets.photographs import PhotographClips
+from datasets.videos import VideoClips
+from datasets.workers import in_processes
+from dnnlib.util import UserError, atomic_path, file_sha256, writable_directory
+from torch_utils.cameras import resize_image
+
+_ENCODERS = {
+    "jpeg": {"format": "JPEG", "subsampling": 0},
+    "webp": {"format": "WEBP", "lossless": True, "method": 0},
+    "png": {"format": "PNG", "compress_level": 1},
+}
+_METADATA = "vivid"  # one key: safetensors does not keep the order of several
+
+
+def open_sources(
+    source: Path, splits: Sequence[str] = (), videos: Path | None = None, photographs: bool = False
+) -> dict[str, Clips]:
+    """What there is to pack, by the name of its folder in the pack; photographs have none.
+
+    Args:
+        source: a data folder in any layout, or one of photographs.
+        splits: only these.
+        videos: the folder of the videos that the camera files in `source` are about.
+
+    Raises UserError where there is nothing of the kind.
+    """
+    if photographs:
+        if splits or videos:
+            raise UserError("photographs have no splits and no videos: leave --split and --from-videos out")
+        return {"": PhotographClips(source)}
+    found = {split.name: split for split in find_splits(source)}
+    if unknown := [name for name in splits if name not in found]:
+        raise UserError(f"{source} has no split {unknown[0]!r}; it has {', '.join(found)}")
+    chosen = [found[name] for name in splits or found]
+    if videos is None:
+        return {split.name: split.open() for split in chosen}
+    return {split.name: VideoClips(camera_folder(split.root, split.name), videos) for split in chosen}
+
+
+def write_pack(
+    clips: Clips,
+    folder: Path,
+    recipe: Recipe,
+    workers: int = 1,
+    progress: Callable[..., Iterator] = lambda iterator, **_: iterator,
+) -> dict[str, str]:
+    """Pack all clips into a folder. Shards that are there already stay as they are.
+
+    Args:
+        clips: to be sent to other processes where there is more than one worker.
+        folder: made where it is missing.
+        workers: processes.
+        progress: wraps an iterator over the shards that are missing, as tqdm does.
+
+    Returns what was left out, and why: clips, and ``<clip>, 3 frames``.
+
+    Raises UserError where the folder holds a pack of other clips or by another recipe.
+    """
+    folder = writable_directory(folder)
+    step = recipe.clips_per_shard
+    parts = [range(first, min(first + step, len(clips.names))) for first in range(0, len(clips.names), step)]
+    shards = [folder / f"{number:06d}.safetensors" for number in range(len(parts))]
+    missing = []
+    for path, numbers in zip(shards, parts, strict=True):
+        if not path.exists():
+            missing.append((path, numbers))
+        elif (content := _read_metadata(path))["recipe"] != recipe.to_json() or content["names"] != [
+            clips.names[number] for number in numbers
+        ]:
+            raise UserError(f"{folder} holds a pack of other clips or by another recipe; choose another folder")
+    written = in_processes(partial(_write_shard, clips, recipe), missing, workers)
+    for _ in progress(written, total=len(missing)):
+        pass
+    for stale in folder.glob(".*.tmp.safetensors"):  # of a run that was killed
+        stale.unlink()
+    return _write_index(folder, recipe, shards)
+
+
+def _write_shard(clips: Clips, recipe: Recipe, job: tuple[Path, range]) -> None:
+    """Clips and frames that cannot be read are left out and told in the metadata.
+
+    The rows of missing frames stay, without an image, so that positions keep their meaning.
+    """
+    path, numbers = job
+    rows: list[_Row] = []
+    counts, skipped = {}, {}
+    for number in numbers:
+        name = clips.names[number]
+        try:
+            packed, lost = _pack_clip(clips.open(number), recipe)
+        except UnusableClip as error:
+            skipped[name] = str(error)
+            continue
+        rows += packed
+        counts[name] = len(packed)
+        if lost:
+            skipped[f"{name}, {len(lost)} frames"] = lost[0]
+    content = {
+        "recipe": recipe.to_json(),
+        "names": [clips.names[number] for number in numbers],  # in the source
+        "clips": counts,
+        "skipped": skipped,
+    }
+    with atomic_path(path) as temporary:
+        # save_file would make it readable by nobody else
+        temporary.write_bytes(save(_tables(rows, recipe), {_METADATA: json.dumps(content)}))
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One position of a clip, as it is stored."""
+
+    camera: torch.Tensor  # [18]
+    timestamp: int
+    frame_side: int
+    images: dict[int, bytes]  # size to image file
+
+
+def _tables(rows: Sequence[_Row], recipe: Recipe) -> dict[str, np.ndarray]:
+    tables = {
+        "cameras": np.array([row.camera.numpy() for row in rows], np.float64).reshape(-1, 18),
+        "timestamps": np.array([row.timestamp for row in rows], np.int64),
+        "frame_sides": np.array([row.frame_side for row in rows], np.int32),
+    }
+    for size in recipe.sizes:
+        images = [row.images.get(size, b"") for row in rows]
+        tables[f"offsets_{size}"] = np.cumsum([0, *map(len, images)], dtype=np.int64)
+        tables[f"images_{size}"] = np.frombuffer(b"".join(images), np.uint8)
+    return tables
+
+
+def _pack_clip(clip: Clip, recipe: Recipe) -> tuple[list[_Row], list[str]]:
+    """A row for each position of a clip, and why frames were lost. Raises UnusableClip where none is left."""
+    timestamps = clip.timestamps if hasattr(clip, "timestamps") else range(len(clip.cameras))
+    packed, lost = {}, []
+    for position in clip.frames:
+        try:
+            packed[position] = _pack_frame(clip, position, timestamps[position], recipe)
+        except UserError as error:
+            lost.append(str(error))
+    if not packed:
+        raise UnusableClip("no frame can be read", lost[0] if lost else "")
+    blank = replace(next(iter(packed.values())), images={})
+    for position, (camera, timestamp) in enumerate(zip(clip.cameras, timestamps, strict=True)):
+        pose = torch.cat([blank.camera[:6], camera[6:]])  # with the intrinsics of a frame that was cropped
+        packed.setdefault(position, replace(blank, camera=pose, timestamp=timestamp))
+    return [packed[position] for position in sorted(packed)], lost
+
+
+def _pack_frame(clip: Clip, position: int, timestamp: int, recipe: Recipe) -> _Row:
+    view = clip.view(position)
+    square = view.crop_center()
+    images = {}
+    for size in recipe.sizes:
+        fits = size >= square.camera.width
+        image = square.image if fits else resize_image(square.image, size, size)
+        images[size] = (_own_file(clip, position, recipe) if fits and square is view else None) or _encode(
+            image, recipe
+        )
+    return _Row(square.camera.to_normalized(), timestamp, view.camera.frame_side, images)
+
+
+def _own_file(clip: Clip, position: int, recipe: Recipe) -> bytes | None:
+    """The file of a frame that is stored unchanged, where the codec fits: what is not encoded again loses nothing."""
+    if not hasattr(clip, "read"):
+        return None
+    data = clip.read(position)
+    with Image.open(io.BytesIO(data)) as file:
+        fits = file.format == _ENCODERS[recipe.codec]["format"] and file.mode == "RGB" and not file.getexif()
+    return data if fits else None
+
+
+def _encode(image: torch.Tensor, recipe: Recipe) -> bytes:
+    """A uint8 image [3, S, S] as an image file."""
+    file = io.BytesIO()
+    options = _ENCODERS[recipe.codec] | ({"quality": recipe.quality} if recipe.codec == "jpeg" else {})
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file, **options)
+    return file.getvalue()
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, "numpy") as file:
+            return json.loads((file.metadata() or {})[_METADATA])
+    except (OSError, LookupError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path} is no shard of a pack ({error}); remove it, or pack into another folder") from None
+
+
+def _write_index(folder: Path, recipe: Recipe, shards: Sequence[Path]) -> dict[str, str]:
+    """Write the index over all shards, and return what they left out."""
+    contents = [_read_metadata(path) for path in shards]
+    index = {
+        "recipe": recipe.to_json(),
+        "shards": [
+            {"file": path.name, "sha256": file_sha256(path), "clips": content["clips"]}
+            for path, content in zip(shards, contents, strict=True)
+        ],
+    }
+    with atomic_path(folder / PACK_INDEX) as temporary:
+        temporary.write_text(json.dumps(index, indent=1) + "\n")
+    return {name: reason for content in contents for name, reason in content["skipped"].items()}

@@ -1,0 +1,214 @@
+"""Packs: clips whose frames are cropped, resized and encoded once, to be read at random and fast.
+
+A pack is a folder of safetensors files, the shards, and an index, ``pack.json``. A shard holds some dozens of clips,
+one behind the other, a row for each position of each clip's camera file:
+
+    cameras      float64 [N, 18]  the numbers of RealEstate10K, for the cropped frame
+    timestamps   int64 [N]        microseconds
+    frame_sides  int32 [N]        shorter side in pixels of the frame before it was resized
+    offsets_S    int64 [N + 1]    where the image of each row begins in images_S; no bytes: the frame is missing
+    images_S     uint8 [bytes]    image files of at most S pixels a side, one behind the other, for each size S
+
+The index names the shards, their SHA-256, and the clips in each with their numbers of rows. Everything follows from
+the source and the recipe alone: who packs, when, and with how many processes cannot be seen in the bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+
+from datasets.clips import UnusableClip
+from datasets.workers import in_processes
+from dnnlib.util import UserError, file_sha256
+from torch_utils.cameras import Camera, View
+
+PACK_INDEX = "pack.json"
+CODECS = ("jpeg", "webp", "png")
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How frames are stored.
+
+    Attributes:
+        sizes: sides of the squares in pixels; smaller frames are not enlarged.
+        codec: jpeg, webp (lossless) or png.
+        quality: of jpeg, 1 to 100.
+        clips_per_shard: how many clips are packed as one file, and made anew where packing was interrupted.
+
+    Raises UserError for what cannot be.
+    """
+
+    sizes: tuple[int, ...] = (256, 64)
+    codec: str = "jpeg"
+    quality: int = 95
+    clips_per_shard: int = 32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes), reverse=True)))
+        if not self.sizes or self.sizes[-1] < 1:
+            raise UserError(f"sizes {self.sizes} cannot be packed; name sides in pixels, as in 256,64")
+        if self.codec not in CODECS:
+            raise UserError(f"there is no codec {self.codec!r}; choose from {', '.join(CODECS)}")
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"quality {self.quality} is not between 1 and 100")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": _VERSION, **asdict(self), "sizes": list(self.sizes)}
+
+
+@dataclass(frozen=True, eq=False)
+class PackedClip:
+    """A clip of a pack: `count` rows of a shard from `start` on; see `datasets.layouts.StoredClip`."""
+
+    name: str
+    shard: Path
+    start: int
+    count: int
+    size: int
+
+    @property
+    def cameras(self) -> torch.Tensor:
+        return torch.from_numpy(self._rows("cameras"))
+
+    @property
+    def timestamps(self) -> Sequence[int]:
+        return self._rows("timestamps").tolist()
+
+    @property
+    def frames(self) -> Sequence[int]:
+        offsets = _open_table(self.shard, f"offsets_{self.size}")[self.start : self.start + self.count + 1]
+        return np.flatnonzero(np.diff(offsets))
+
+    def read(self, position: int) -> bytes:
+        row = self.start + position
+        begin, end = _open_table(self.shard, f"offsets_{self.size}")[row : row + 2].tolist()
+        return _open_table(self.shard, f"images_{self.size}")[begin:end].tobytes()
+
+    def view(self, position: int) -> View:
+        try:
+            with Image.open(io.BytesIO(self.read(position)), formats=CODECS) as file:
+                image = torch.from_numpy(np.array(file)).permute(2, 0, 1)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(
+                f"frame {position} of {self.name} in {self.shard} is damaged ({error}); pack anew"
+            ) from None
+        side = image.shape[1]
+        row = slice(self.start + position, self.start + position + 1)
+        camera = _open_table(self.shard, "cameras")[row][0]
+        frame_side = int(_open_table(self.shard, "frame_sides")[row][0])
+        # Built directly, in numpy: that it is a proper camera was checked when it was packed.
+        fx, fy, cx, cy = camera[:4] * side
+        intrinsics = torch.from_numpy(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
+        return View(image, Camera(intrinsics, torch.from_numpy(camera[6:].reshape(3, 4)), side, side, frame_side))
+
+    def _rows(self, table: str) -> np.ndarray:
+        return _open_table(self.shard, table)[self.start : self.start + self.count]
+
+
+class PackedClips:
+    """The clips of a pack. Nothing is held but their names: shards are mapped as they are needed.
+
+    Args:
+        folder: where pack.json is.
+        resolution: frames are taken from the smallest size that suffices for it; None: from the largest.
+
+    Attributes:
+        sizes: the sides in pixels that frames are stored at.
+    """
+
+    def __init__(self, folder: Path, resolution: int | None = None) -> None:
+        _open_table.cache_clear()  # files may have changed since another data set read them
+        self._folder, self._index = folder, _read_index(folder)
+        self.sizes: list[int] = self._index["recipe"]["sizes"]
+        largest = max(self.sizes)
+        self._size = min((size for size in self.sizes if size >= (resolution or largest)), default=largest)
+        self._places = [
+            (shard, start, count)
+            for shard in self._index["shards"]
+            for start, count in zip(_starts(shard["clips"].values()), shard["clips"].values(), strict=True)
+        ]
+        self.names = [name for shard in self._index["shards"] for name in shard["clips"]]
+
+    def open(self, number: int) -> PackedClip:
+        shard, start, count = self._places[number]
+        clip = PackedClip(self.names[number], self._folder / shard["file"], start, count, self._size)
+        try:
+            _open_table(clip.shard, "cameras")
+        except (OSError, SafetensorError) as error:
+            raise UnusableClip("unreadable shard", f"{clip.shard.name}: {error}") from None
+        return clip
+
+    def audit(self) -> Iterator[tuple[str, str]]:
+        """Every byte is read: a shard must have the hash that the index tells."""
+        known = {shard["file"] for shard in self._index["shards"]}
+        for shard in self._index["shards"]:
+            path = self._folder / shard["file"]
+            if not path.is_file():
+                yield "missing shard", shard["file"]
+            elif file_sha256(path) != shard["sha256"]:
+                yield "wrong checksum", f"{shard['file']}: remove it and pack again, which makes it anew"
+        for path in sorted(self._folder.glob("*.safetensors")):
+            if path.name not in known:
+                yield "shard that the index lacks", path.name
+
+
+@lru_cache(maxsize=64)  # each is mapped, so that no file stays open
+def _open_table(shard: Path, table: str):  # noqa: ANN202  (a slice of safetensors, whose type has no name)
+    return safe_open(shard, "numpy").get_slice(table)
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / PACK_INDEX
+    try:
+        index = json.loads(path.read_text())
+        version = index["recipe"]["version"]
+        if version != _VERSION:
+            raise UserError(f"{path} is a pack of version {version}, and this program reads {_VERSION}; pack anew")
+        if not all(isinstance(shard["clips"], dict) and shard["sha256"] and shard["file"] for shard in index["shards"]):
+            raise TypeError("a shard without clips")
+        return index
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not the index of a pack ({error}); pack anew") from None
+
+
+def _starts(counts: Sequence[int]) -> list[int]:
+    return [0, *np.cumsum(list(counts))[:-1].tolist()]
+
+
+def verify_pack(folder: Path, workers: int = 1) -> Iterator[str]:
+    """What is wrong with a pack, after reading every byte and decoding every frame of every size."""
+    clips = PackedClips(folder)
+    for kind, where in clips.audit():
+        yield f"{kind}: {where}"
+    for size in clips.sizes:
+        for problems in in_processes(partial(_unreadable, PackedClips(folder, size)), range(len(clips.names)), workers):
+            yield from problems
+
+
+def _unreadable(clips: PackedClips, number: int) -> list[str]:
+    problems = []
+    try:
+        clip = clips.open(number)
+        for position in clip.frames:
+            try:
+                clip.view(position)
+            except UserError as error:
+                problems.append(str(error))
+    except (UserError, SafetensorError) as error:
+        problems.append(str(error))
+    return problems

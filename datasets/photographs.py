@@ -1,0 +1,53 @@
+"""Photographs as clips of one frame, so that they are packed like all else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from datasets.image_folder import image_files
+from dnnlib.imaging import read_image
+from torch_utils.cameras import Camera, View, intrinsics_matrix
+
+_FOCAL = 0.6  # of the shorter side: what single-image training assumes (SPEC section 7)
+
+
+@dataclass(frozen=True, eq=False)
+class PhotographClip:
+    """One photograph of an assumed focal length; see `datasets.layouts.StoredClip`."""
+
+    file: Path
+    frames: Sequence[int] = (0,)
+    timestamps: Sequence[int] = (0,)
+
+    @property
+    def cameras(self) -> torch.Tensor:
+        return self._view.camera.to_normalized()[None]
+
+    def read(self, position: int) -> bytes:
+        return self.file.read_bytes()
+
+    def view(self, position: int) -> View:
+        return self._view
+
+    @cached_property
+    def _view(self) -> View:
+        image = torch.from_numpy(read_image(self.file)).permute(2, 0, 1)
+        height, width = image.shape[1:]
+        focal, x, y = (torch.tensor(value) for value in (_FOCAL * min(width, height), width / 2, height / 2))
+        return View(image, Camera(intrinsics_matrix(focal, focal, x, y), torch.eye(3, 4), width, height))
+
+
+class PhotographClips:
+    """The photographs in a folder and the folders below, named by their paths; see `datasets.clips.Clips`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.names = [file.relative_to(folder).as_posix() for file in image_files(folder)]
+
+    def open(self, number: int) -> PhotographClip:
+        return PhotographClip(self._folder / self.names[number])
