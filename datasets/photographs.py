@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 
+from datasets.clips import Clips
 from datasets.image_folder import image_files
+from datasets.packed import PACK_INDEX, PackedClips
 from dnnlib.imaging import read_image
 from torch_utils.cameras import Camera, View, intrinsics_matrix
 
@@ -51,3 +53,8 @@ class PhotographClips:
 
     def open(self, number: int) -> PhotographClip:
         return PhotographClip(self._folder / self.names[number])
+
+
+def open_photographs(folder: Path) -> Clips:
+    """The photographs of a pack, or of a folder. Raises UserError where there is none."""
+    return PackedClips(folder) if (folder / PACK_INDEX).is_file() else PhotographClips(folder)

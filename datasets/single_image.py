@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import torch
 
-from datasets.image_folder import image_files
+from datasets.clips import Clips
 from datasets.pairs import PairDataset, random_uniform, visit
-from dnnlib.imaging import read_image
+from datasets.photographs import open_photographs
 from dnnlib.util import UserError
 from torch_utils.batches import Pair
-from torch_utils.cameras import Camera, View, center_box, intrinsics_matrix, resize_image
+from torch_utils.cameras import Camera, View, center_box, intrinsics_matrix
 from torch_utils.warping import euler_rotation, rotation_homography, warp_homography
 
 _SIDE = 512  # pixels, to which a photograph is resized and cropped
@@ -41,7 +41,7 @@ class SingleImages(PairDataset):
     All files are decoded once at the start, on all cores, to know the broken ones: some ten milliseconds each.
 
     Args:
-        folder: photographs, in it and in the folders below.
+        folder: photographs, in it and in the folders below, or a pack of them.
         resolution: side of the views in pixels.
         seed: not negative; another seed, other turns.
 
@@ -54,35 +54,36 @@ class SingleImages(PairDataset):
     def __init__(self, folder: str | PathLike, resolution: int = 64, *, seed: int = 0) -> None:
         super().__init__()
         _read_photograph.cache_clear()  # files may have changed since another data set read them
-        self.resolution, self.seed, self._folder = resolution, seed, Path(folder)
-        self._files = list(self._scan(image_files(folder)))
-        if not self._files:
+        self.resolution, self.seed, self._clips = resolution, seed, open_photographs(Path(folder))
+        self._numbers = list(self._scan())
+        if not self._numbers:
             raise UserError(f"{folder}: no photograph can be read: {self._skip_reasons()}")
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._numbers)
 
     def __getitem__(self, k: int) -> Pair:
-        file = self._files[visit(len(self), self.seed, k)]
-        photograph = _read_photograph(file).to(torch.float32)
+        number = self._numbers[visit(len(self), self.seed, k)]
+        photograph = _read_photograph(self._clips, number).to(torch.float32)
         numbers = random_uniform("virtual views", self.seed, k, count=8).tolist()
         source, target = (_draw_view(photograph, *four) for four in (numbers[:4], numbers[4:]))
-        return Pair(source, target, file.relative_to(self._folder).as_posix(), 0, 1).square(self.resolution)
+        return Pair(source, target, self._clips.names[number], 0, 1).square(self.resolution)
 
     def summary(self) -> str:
         return self._with_skipped(f"{len(self)} photographs")
 
-    def _scan(self, files: list[Path]) -> Iterator[Path]:
-        def error_of(file: Path) -> UserError | None:
+    def _scan(self) -> Iterator[int]:
+        def error_of(number: int) -> UserError | None:
             try:
-                read_image(file)
+                self._clips.open(number).view(0)
             except UserError as error:
                 return error
 
+        numbers = range(len(self._clips.names))
         with ThreadPoolExecutor() as pool:
-            for file, error in zip(files, pool.map(error_of, files), strict=True):
+            for number, error in zip(numbers, pool.map(error_of, numbers), strict=True):
                 if error is None:
-                    yield file
+                    yield number
                 else:
                     self._skip("broken", str(error))
 
@@ -140,8 +141,6 @@ def _draw_view(photograph: torch.Tensor, choice: float, *turns: float) -> View:
 
 
 @lru_cache(maxsize=128)  # of 0.8 MB
-def _read_photograph(file: Path) -> torch.Tensor:
+def _read_photograph(clips: Clips, number: int) -> torch.Tensor:
     """Centre crop and resize to uint8 [3, 512, 512]."""
-    image = torch.from_numpy(read_image(file)).permute(2, 0, 1)
-    left, top, side, _ = center_box(image.shape[2], image.shape[1], None, None)
-    return resize_image(image[:, top : top + side, left : left + side], _SIDE, _SIDE)
+    return clips.open(number).view(0).square(_SIDE).image
