@@ -1,4 +1,4 @@
-"""Presets shared by the command lines: plain dictionaries; importing them imports nothing else.
+"""Presets shared by the command lines: plain dictionaries; importing them imports nothing heavy.
 
 Keys of SAMPLING and TRAINING entries are names of command line options (with "_" for "-"). An option given explicitly
 beats the preset, the preset beats the option's default.
@@ -6,31 +6,53 @@ beats the preset, the preset beats the option's default.
 
 from __future__ import annotations
 
+import os
+
+_ASSETS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "assets")
 _RELEASED = "https://ml-site.cdn-apple.com/models/vivid"
 _RELEASED_LICENCE = "weights released by Apple under their own research-only licence, not this project's Apache-2.0"
 
-# name -> where the weights are: an address, or a path in this repository; and the licence that is said when fetched.
+# name -> where the weights are, an address or a file; and their licence, which is said when they are fetched.
 MODELS = {
     "vivid-base":   dict(location=f"{_RELEASED}/vivid-base.pkl",   licence=_RELEASED_LICENCE),
     "vivid-uncond": dict(location=f"{_RELEASED}/vivid-uncond.pkl", licence=_RELEASED_LICENCE),
     "vivid-sr":     dict(location=f"{_RELEASED}/vivid-sr.pkl",     licence=_RELEASED_LICENCE),
+    "vivid-tiny-base": dict(location=f"{_ASSETS}/vivid-tiny/base.safetensors", licence="GPL-2.0-or-later"),
 }  # fmt: skip
 
 # generate_images.py and calculate_metrics.py gen. Whether released weights want the published code's doubly resized
 # intrinsics is not known: set published_intrinsics to True, or pass --published-intrinsics, to try.
 SAMPLING = {
     "vivid": dict(net="vivid-base", gnet="vivid-uncond", sr_model="vivid-sr", guidance=1.5, published_intrinsics=False),
+    "vivid-tiny": dict(net="vivid-tiny-base", steps=18, data=f"{_ASSETS}/vivid-tiny/views", range_selection="12-33"),
 }  # fmt: skip
 
 # train_nvs.py. The first three are the published ones (arXiv:2411.07765).
 _64 = dict(resolution=64, batch=1024, channels=128, lr=0.012, decay=35000, P_mean=-0.8, P_std=1.6, extra_attn=1)
 _SR = dict(resolution=256, batch=128, channels=64, lr=0.020, decay=35000, P_mean=-0.8, P_std=1.6)
 # Small networks for machines without a GPU: an hour of two cores shows something, a day shows more.
-_TINY = dict(resolution=32, batch=16, channels=32, channel_mult=[1, 2, 2], blocks=1, channels_per_head=32, no_time_enc=True, lr=0.010, decay=1500, ramp_up=4000, P_mean=-0.6, P_std=1.4, bf16=True, workers=1, status=2**11, snapshot=2**16, checkpoint=2**12)
+_TINY = dict(
+    resolution=32,
+    batch=16,
+    channels=32,
+    channel_mult=[1, 2, 2],
+    blocks=1,
+    channels_per_head=32,
+    lr=0.010,
+    decay=1500,
+    ramp_up=4000,
+    P_mean=-0.6,
+    P_std=1.4,
+    bf16=True,
+    workers=1,
+    status=2**11,
+    snapshot=2**16,
+    checkpoint=2**12,
+)
 TRAINING = {
     "vivid-base":   dict(duration=2**30, **_64),
     "vivid-uncond": dict(duration=2**29, uncond=True, **_64),
     "vivid-sr":     dict(duration=2**28, sr_training=True, noisy_sr=0.25, **_SR),
-    "vivid-tiny-base":   dict(duration=2**16, **_TINY),
+    "vivid-tiny-base":   dict(duration=2**16, no_time_enc=True, **_TINY),
     "vivid-tiny-uncond": dict(duration=2**14, uncond=True, **_TINY),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib.cli import Command, option
-from dnnlib.sampling_options import network_options, solver_options
+from dnnlib.sampling_options import DATA_OPTIONS, network_options, solver_options
 from presets import SAMPLING
 
 if TYPE_CHECKING:
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 PAGE = "Page"
 DOWNLOADS = ("video.mp4", "video.gif", "trajectory.json")
 LOCAL = ("127.0.0.1", "localhost")
+# The page has photographs of its own: what a preset says of data does not concern it.
+PRESETS = {name: {key: preset[key] for key in preset if key not in DATA_OPTIONS} for name, preset in SAMPLING.items()}
 
 
 @click.command(cls=Command)
-@network_options(SAMPLING)
+@network_options(PRESETS)
 @solver_options()
 @option("--device", section=PAGE, help="cpu, cuda, cuda:N or mps.  [default: the best present]", show_default=False)
 @option("--host", section=PAGE, default="127.0.0.1", help="Address to listen at; the default is for this machine only.")

@@ -12,6 +12,7 @@ from dnnlib.cli import RangeSelection, option, preset_option
 
 NETWORKS, DATA, SAMPLER = "Networks", "Data", "Sampler"
 NETWORK_ROLES = ("net", "gnet", "sr_model")
+DATA_OPTIONS = ("data", "split", "range_selection")
 SOLVER_OPTIONS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
 
 

@@ -18,7 +18,6 @@ from training.precond import NVPrecond
 
 _FORMAT = "vivid-1"
 _FOLDER_CONFIG, _FOLDER_WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # see `diffusers_model`
-_ROOT = Path(__file__).resolve().parent.parent
 _log = logging.getLogger(__name__)
 
 
@@ -30,8 +29,6 @@ def resolve_network(name: str | Path) -> Path:
     location = str(name)
     if location in MODELS:
         location = MODELS[location]["location"]
-        if "://" not in location:
-            location = str(_ROOT / location)
     if location.startswith(("http://", "https://")):
         from dnnlib.download import download
 

@@ -14,8 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dnnlib.imaging import save_png
-from dnnlib.util import atomic_path
+from dnnlib.util import UserError, atomic_path
+from torch_utils.depth import STORED, DepthModel
 from training.checkpoint import kimg_name
+from training.config import TrainingConfig
+from training.generation import generate_images
+from training.precond import NVPrecond
+from training.results import batches_sheet
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -76,6 +81,25 @@ class Reporter:
 
     def close(self) -> None:
         self._open.close()
+
+
+def sample_sheet(
+    config: TrainingConfig,
+    net: NVPrecond,
+    sr_model: NVPrecond | None = None,
+    depth_model: DepthModel | None = None,
+    count: int = 8,
+) -> Image.Image:
+    """Source, sample and target of the first pairs of the test split (train where there is none)."""
+    from datasets.realestate10k import RealEstate10K
+
+    settings = {"resolution": None, "depth": config.depth_model == STORED}
+    try:
+        pairs = RealEstate10K(config.data, "test", config.range_selection, **settings)
+    except UserError:
+        pairs = RealEstate10K(config.data, "train", config.range_selection, **settings)
+    batches = generate_images(net, pairs, range(count), sr_model=sr_model, depth_model=depth_model, num_steps=18)
+    return batches_sheet(batches)
 
 
 @contextmanager
