@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dnnlib.cli import Command, Count, IntList, RangeSelection, option, preset_option
+from dnnlib.util import UserError
 from presets import TRAINING
+
+if TYPE_CHECKING:
+    from torch_utils.distributed import Processes
+    from training.config import TrainingConfig
+    from training.precond import NVPrecond
+    from training.training_loop import Evaluate
 
 RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learning", "Speed", "Reports"
 
@@ -30,6 +38,7 @@ NETWORK_ARGUMENTS = {
     "depth_input": "depth_input",
     "warp_depth_coor": "warp_depth_coor",
 }
+METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 
 
 @click.command(cls=Command)
@@ -41,8 +50,9 @@ NETWORK_ARGUMENTS = {
 @option("-n", "--dry-run", section=RUN, is_flag=True, help="Print the configuration and what it will take; no data.")
 @option("--data", section=DATA, metavar="DIR", default="data", help="RealEstate10K folder, or pixelSplat chunks.")
 @option("--range-selection", section=DATA, type=RangeSelection(), help="Frame gap: mid, long or A-B (A <= gap < B).")
+@option("--depth-model", section=DATA, metavar="NAME|DIR", help="Depth of views: small, base, large, DIR, or file.")
 @option("--single-image-mix", section=DATA, type=float, default=0.0, help="Share of pairs from photographs, [0, 1).")
-@option("--single-image-data", section=DATA, metavar="DIR", help="Folder of photographs.")
+@option("--single-image-data", section=DATA, metavar="DIR", default="photos", help="Folder of photographs.")
 @option("--resolution", section=NETWORK, type=int, default=64, help="Side of the images.")
 @option("--channels", section=NETWORK, type=int, default=128, help="Channels of the first level.")
 @option("--channel-mult", section=NETWORK, type=IntList(), default="1,2,3,4", help="Channels of the levels, relative.")
@@ -75,6 +85,8 @@ NETWORK_ARGUMENTS = {
 @option("--checkpoint", section=REPORTS, type=Count(), default="8Mi", help="Images between training states.")
 @option("--samples", section=REPORTS, type=Count(), help="Images between sample sheets.  [default: never]")
 @option("--metrics", section=REPORTS, type=Count(), help="Images between metrics.  [default: never]")
+@option("--metrics-num", section=REPORTS, type=Count(), default="256", help="Test pairs that metrics are made of.")
+@option("--sr-model", section=REPORTS, metavar="NET", help="Super-resolution network for sample sheets and metrics.")
 def main(**options: Any) -> None:
     """Train a network.
 
@@ -82,33 +94,87 @@ def main(**options: Any) -> None:
     python train_nvs.py --preset=vivid-tiny-base --data=DIR --outdir=runs/tiny
     torchrun --nproc_per_node=8 train_nvs.py --preset=vivid-base --data=DIR --outdir=runs/base
     """
-    import json
-    import logging
-
     from torch_utils.distributed import start_processes
-    from training.config import TrainingConfig
 
-    outdir, dry_run, preset = options.pop("outdir"), options.pop("dry_run"), options.pop("preset")
+    outdir, preset, sr_model = (options.pop(name) for name in ("outdir", "preset", "sr_model"))
+    dry_run, metrics_num = options.pop("dry_run"), options.pop("metrics_num")
     processes = start_processes(options.pop("device"))
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
-    options["precision"] = choose_precision(options.pop("fp16"), options.pop("bf16"), processes.device.type)
-    network = {argument: options.pop(name) for name, argument in NETWORK_ARGUMENTS.items()}
-    config = TrainingConfig(network={name: value for name, value in network.items() if value is not None}, **options)
-
+    config = make_config(options, processes.device.type)
     if dry_run:
-        from training.estimate import estimate
-
-        plan = {"preset": preset, "config": config.to_dict()}
-        plan["estimate"] = estimate(config, processes.device, processes.world_size)
-        if processes.is_main:
-            click.echo(json.dumps(plan, indent=2))
+        describe(config, preset, processes)
     elif outdir is None:
         raise click.UsageError("--outdir is missing: give the run a folder, or --dry-run")
     else:
+        from training.model_io import load_network
         from training.training_loop import train
 
-        train(config, outdir, processes)
+        enlarge = load_network(sr_model, processes.device) if sr_model else None
+        evaluate = make_evaluate(config, enlarge, metrics_num, processes) if config.metrics else None
+        train(config, outdir, processes, evaluate=evaluate, sr_model=enlarge)
     processes.close()
+
+
+def make_config(options: dict[str, Any], device_type: str) -> TrainingConfig:
+    """The run that the options describe: those of the network, the precision, and the fields of `TrainingConfig`."""
+    from training.config import TrainingConfig
+
+    fields = {name: value for name, value in options.items() if name not in (*NETWORK_ARGUMENTS, "fp16", "bf16")}
+    network = {argument: options[name] for name, argument in NETWORK_ARGUMENTS.items() if options[name] is not None}
+    precision = choose_precision(options["fp16"], options["bf16"], device_type)
+    return TrainingConfig(network, precision=precision, **fields)
+
+
+def describe(config: TrainingConfig, preset: str | None, processes: Processes) -> None:
+    """Print, as JSON, what would be done and what it will take."""
+    import json
+
+    from training.estimate import estimate
+
+    plan = {"preset": preset, "config": config.to_dict()}
+    plan["estimate"] = estimate(config, processes.device, processes.world_size)
+    if processes.is_main:
+        click.echo(json.dumps(plan, indent=2))
+
+
+def make_evaluate(config: TrainingConfig, sr_model: NVPrecond | None, count: int, processes: Processes) -> Evaluate:
+    """What `train` calls for metrics: of `count` pairs of the test split, shared by all processes.
+
+    A metric that cannot be had here, and a range that no test clip is long enough for, are said and left out.
+    """
+    import torch
+
+    from datasets.realestate10k import RealEstate10K
+    from metrics import Evaluation
+    from metrics.definitions import Views
+    from training.generation import generate_images
+
+    log = logging.getLogger("training")
+
+    def usable(name: str) -> bool:
+        try:
+            Evaluation([name]).check_count(count)
+        except UserError as error:
+            log.warning("metrics without %s: %s", name, error)
+            return False
+        return True
+
+    names = [name for name in METRICS if usable(name)]
+
+    def evaluate(net: NVPrecond, selection: str) -> dict[str, float]:
+        try:
+            pairs = RealEstate10K(config.data, "test", selection, resolution=None, seed=config.seed)
+        except UserError as error:
+            log.warning("no metrics for range %s: %s", selection, error)
+            return {}
+        evaluation = Evaluation(names, device=processes.device)
+        for batch in generate_images(net, pairs, processes.share(range(count)), sr_model=sr_model, batch_size=32):
+            targets = torch.stack([pair.target.image for pair in batch.pairs])
+            evaluation.update(Views(batch.seeds, batch.images, targets))
+        evaluation.gather(processes)
+        return {result.name: result.generated for result in evaluation.compute(selection).results}
+
+    return evaluate
 
 
 def choose_precision(fp16: bool, bf16: bool, device_type: str) -> str:

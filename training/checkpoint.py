@@ -32,8 +32,10 @@ def save_state(folder: Path, images: int, state: dict[str, Any]) -> Path:
     try:
         with atomic_path(path) as temporary:
             torch.save({**state, "images": images}, temporary)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise UserError(f"cannot write {path}: {_reason(error)}; make room and give the same command again") from None
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError, in words of its own
+        raise UserError(
+            f"cannot write {path}, the disk may be full ({_reason(error)}); make room and start again"
+        ) from None
     for old in _states(folder)[:-_KEPT]:
         old.unlink()
     return path

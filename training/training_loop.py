@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,16 +30,11 @@ from torch_utils.distributed import Processes
 from torch_utils.random import SeededGenerators, seed_of
 from training.checkpoint import kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
-from training.generation import generate_images
 from training.model_io import save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
-from training.reporting import Reporter, logging_to
-from training.results import batches_sheet
+from training.reporting import Reporter, logging_to, sample_sheet
 from training.schedule import learning_rate
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Evaluate = Callable[[NVPrecond, str], dict[str, float]]  # an averaged network and a range of frame gaps to metrics
 
@@ -301,16 +296,21 @@ def step_batches(config: TrainingConfig, trainer: Trainer) -> Iterator[Batch]:
         worker_init_fn=_leave_signals_to_parent if config.workers else None,
         pin_memory=trainer.processes.device.type == "cuda",
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    batches = iter(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    finally:  # the traceback of an error would keep them running, and the process would wait for them for ever
+        if config.workers:
+            batches._shutdown_workers()
 
 
 def _leave_signals_to_parent(_: int) -> None:
-    """The parent still needs its data workers to end its step. A second SIGTERM is Python's, to be rid of them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    """The parent still needs its data workers to end its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def training_pairs(config: TrainingConfig) -> Dataset[Pair]:
@@ -326,25 +326,6 @@ def training_pairs(config: TrainingConfig) -> Dataset[Pair]:
         pairs = Mixed(pairs, photographs, config.single_image_mix, seed=config.seed)
     _log.info("training data: %s", pairs.summary())
     return pairs
-
-
-def sample_sheet(
-    config: TrainingConfig,
-    net: NVPrecond,
-    sr_model: NVPrecond | None = None,
-    depth_model: DepthModel | None = None,
-    count: int = 8,
-) -> Image.Image:
-    """Source, sample and target of the first pairs of the test split (train where there is none)."""
-    from datasets.realestate10k import RealEstate10K
-
-    settings = {"resolution": None, "depth": config.depth_model == STORED}
-    try:
-        pairs = RealEstate10K(config.data, "test", config.range_selection, **settings)
-    except UserError:
-        pairs = RealEstate10K(config.data, "train", config.range_selection, **settings)
-    batches = generate_images(net, pairs, range(count), sr_model=sr_model, depth_model=depth_model, num_steps=18)
-    return batches_sheet(batches)
 
 
 def _prepare_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> None:

@@ -1,0 +1,115 @@
+"""Images per second of a training step, against the plain version of the same step, and with data loading.
+
+python benchmarks/training.py                                             # 64x64, width 32: the CPU figure
+python benchmarks/training.py --preset=vivid-base --batch=64 --device=cuda  # the GPU figure
+
+Plain: activations in float32 (float16 on CUDA), attention materialised, Adam tensor by tensor, contiguous layout.
+Both versions take turns, and the median of each is shown; on a CPU time is that of the processor, which neighbours
+disturb less. What loading costs is how long a step waits for the batch that was made ready during the one before.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # ahead of this folder, which has a training.py
+
+from datasets.synthetic import SyntheticClips, write_chunks
+from presets import TRAINING
+from torch_utils.batches import Batch
+from torch_utils.distributed import start_processes
+from training.config import TrainingConfig
+from training.estimate import estimate
+from training.training_loop import Trainer, step_batches
+
+_SMALL = {"resolution": 64, "channels": 32, "channels_per_head": 32, "extra_attn": 1}
+_NETWORK = {"resolution": "img_resolution", "channels": "model_channels", "sr_training": "super_res"}
+_ARGUMENTS = ("uncond", "extra_attn", "channels_per_head", "channel_mult", "no_time_enc")
+
+
+def network_arguments(row: dict[str, Any]) -> dict[str, Any]:
+    """Constructor arguments of the network of a preset."""
+    return {_NETWORK.get(name, name): row[name] for name in (*_NETWORK, *_ARGUMENTS) if name in row}
+
+
+@click.command()
+@click.option("--preset", type=click.Choice(list(TRAINING)), help="Default: 64x64, width 32.")
+@click.option("--batch", default=16, show_default=True, help="Images of a step.")
+@click.option(
+    "--precision", type=click.Choice(["float32", "float16", "bfloat16"]), help="Default: bfloat16, or float16 on CUDA."
+)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--rounds", default=5, show_default=True, help="Steps of each version.")
+@click.option("--peak", type=float, help="TFLOP/s that the device can reach, to show the share.")
+def main(preset: str | None, batch: int, precision: str | None, device: str, rounds: int, peak: float | None) -> None:
+    """Print images per second of both versions, their ratio, and what loading costs."""
+    processes, cuda = start_processes(device), device.startswith("cuda")
+    network = network_arguments(TRAINING[preset] if preset else _SMALL)
+    with tempfile.TemporaryDirectory() as folder:
+        side = 2 * network["img_resolution"]
+        write_chunks(folder, "train", SyntheticClips("train", 16, frames=16, width=side, height=side))
+        plain_config = TrainingConfig(
+            network, folder, batch=batch, ramp_up=0, precision="float16" if cuda else "float32"
+        )
+        config = replace(plain_config, precision=precision or ("float16" if cuda else "bfloat16"))
+        plain, ours = make_plain(Trainer(plain_config, processes)), Trainer(config, processes)
+        batches = step_batches(config, ours)
+        still = next(batches)
+        clock = time.perf_counter if cuda else time.process_time
+        seconds = take_turns(
+            {"plain": lambda: step(plain, still, sdpa_kernel(SDPBackend.MATH)), "ours": lambda: step(ours, still)},
+            rounds,
+            clock,
+        )
+        clocked = take_turns(
+            {"step": lambda: step(ours, still), "wait": lambda: next(batches)}, rounds, time.perf_counter
+        )
+    flop = estimate(config, processes.device, 1)["gflop_per_image"] / 1e3
+    click.echo(f"{preset or 'width 32, 64x64'}, batch {batch}, {processes.device}, {torch.get_num_threads()} threads")
+    for name, what in (("plain", plain_config.precision), ("ours", config.precision)):
+        rate = batch / seconds[name]
+        share = f"   {rate * flop / peak:.0%} of the peak" if peak else ""
+        click.echo(f"{name:6} {what:9} {rate:8.2f} images/s   {rate * flop:8.3f} TFLOP/s{share}")
+    click.echo(f"ratio  {seconds['plain'] / seconds['ours']:.2f}")
+    click.echo(f"a step waits for its data for {clocked['wait'] / clocked['step']:.1%} of its time, by the clock")
+
+
+def make_plain(trainer: Trainer) -> Trainer:
+    """Weights in the usual layout, and Adam tensor by tensor."""
+    trainer.net.to(memory_format=torch.contiguous_format)
+    trainer.optimizer = torch.optim.Adam(trainer.net.parameters(), lr=0.0, betas=(0.9, 0.99), foreach=False)
+    return trainer
+
+
+def step(trainer: Trainer, batch: Batch, context: AbstractContextManager | None = None) -> None:
+    """One step, waiting for the device."""
+    with context or nullcontext():
+        trainer.step(batch)
+    float(trainer.losses[-1])
+
+
+def take_turns(steps: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Median seconds of each, after one round to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, take in steps.items():
+            start = clock()
+            take()
+            seconds[name].append(clock() - start)
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+if __name__ == "__main__":
+    main()

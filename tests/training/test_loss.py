@@ -1,0 +1,78 @@
+"""The loss against its formula, with a network whose answer is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from torch_utils.batches import Batch
+from torch_utils.cameras import GEOMETRY_DIM, pixels_to_float
+from torch_utils.random import SeededGenerators
+from training.conditioning import low_resolution_image
+from training.loss import NVLoss
+
+
+class KnownAnswer(nn.Module):
+    """Denoises to `answer` with log-variance `u`, and remembers what it was asked."""
+
+    def __init__(self, answer: torch.Tensor, u: float = 0.3) -> None:
+        super().__init__()
+        self.answer, self.u = answer, u
+
+    def forward(
+        self, src: torch.Tensor, dst: torch.Tensor, sigma: torch.Tensor, geometry: torch.Tensor, low: Any, **_: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.src, self.dst, self.sigma, self.low = src, dst, sigma, low
+        return self.answer, torch.full((len(dst), 1, 1, 1), self.u)
+
+
+def make_batch(count: int = 3) -> Batch:
+    views = torch.randint(0, 256, (2, count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Batch(views[0], views[1], torch.zeros(count, GEOMETRY_DIM), torch.full((count, 1, 16, 16), 2.0))
+
+
+def test_formula() -> None:
+    batch, answer = make_batch(), torch.full((3, 3, 16, 16), 0.25)
+    net = KnownAnswer(answer)
+    loss = NVLoss()(net, batch, SeededGenerators([1, 2, 3]))
+    y, sigma = pixels_to_float(batch.target), net.sigma.reshape(-1, 1, 1, 1)
+    weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
+    torch.testing.assert_close(loss, weight / torch.tensor(0.3).exp() * (answer - y) ** 2 + 0.3)
+    torch.testing.assert_close(net.src, pixels_to_float(batch.source))
+    assert loss.shape == y.shape
+    assert ((net.dst - y) / sigma).std() == pytest.approx(1, abs=0.05)
+
+
+def test_perfect_network_leaves_the_log_variance() -> None:
+    batch = make_batch()
+    loss = NVLoss()(KnownAnswer(pixels_to_float(batch.target), u=-1.5), batch, SeededGenerators([1, 2, 3]))
+    assert torch.equal(loss, torch.full_like(loss, -1.5))
+
+
+def test_noise_levels_are_log_normal() -> None:
+    """Mean and deviation of 4000 within three standard errors."""
+    count = 4000
+    batch = Batch(*torch.zeros(2, count, 3, 1, 1, dtype=torch.uint8), torch.zeros(count, GEOMETRY_DIM))
+    net = KnownAnswer(torch.zeros(count, 3, 1, 1))
+    NVLoss(P_mean=-0.8, P_std=1.6)(net, batch, SeededGenerators(range(count)))
+    logs = net.sigma.log()
+    assert logs.mean() == pytest.approx(-0.8, abs=3 * 1.6 / count**0.5)
+    assert logs.std() == pytest.approx(1.6, abs=3 * 1.6 / (2 * count) ** 0.5)
+
+
+def test_an_image_is_noised_the_same_in_any_batch() -> None:
+    batch, net = make_batch(), KnownAnswer(torch.zeros(()))
+    NVLoss()(net, batch, SeededGenerators([1, 2, 3]))
+    together = net.dst
+    NVLoss()(net, batch[1:2], SeededGenerators([2]))
+    assert torch.equal(net.dst, together[1:2])
+
+
+def test_super_resolution_and_depth_inputs() -> None:
+    batch, net = make_batch(), KnownAnswer(torch.zeros(()))
+    NVLoss(super_res=True, warp_depth_coor=True)(net, batch, SeededGenerators([1, 2, 3]))
+    torch.testing.assert_close(net.low, low_resolution_image(pixels_to_float(batch.target)))
+    assert torch.equal(net.src[:, 3:], batch.depth)

@@ -1,0 +1,314 @@
+"""The loop: the same run on any number of processes, in any micro-batches, however often it is stopped or killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import resource
+import signal
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dnnlib.imaging import save_png
+from dnnlib.util import UserError
+from tests.training.runs import (
+    Run,
+    final_tensors,
+    losses,
+    relative_difference,
+    state_names,
+    tiny_config,
+    write_data,
+)
+from torch_utils.batches import collate
+from torch_utils.distributed import Processes, start_processes
+from training.checkpoint import load_newest_state
+from training.config import TrainingConfig
+from training.model_io import load_network
+from training.reporting import sample_sheet
+from training.training_loop import Trainer, train, training_pairs
+
+# Sums over images in another order differ by float32 rounding, which Adam's division then amplifies a little.
+LOSS_TOLERANCE = 2e-6
+WEIGHT_TOLERANCE = 5e-5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def processes() -> Processes:
+    return start_processes("cpu")
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was never interrupted."""
+    outdir = tmp_path_factory.mktemp("whole")
+    assert Run(outdir, tiny_config(data)).wait() == [0]
+    return outdir
+
+
+def steps(config: TrainingConfig, processes: Processes, count: int = 4) -> Trainer:
+    """A trainer after some steps."""
+    trainer, pairs = Trainer(config, processes), training_pairs(config)
+    for _ in range(count):
+        trainer.step(collate([pairs[number] for number in trainer.image_numbers(trainer.images)]))
+    return trainer
+
+
+def wait_for(condition: Callable[[], bool], timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def assert_same_run(outdir: Path, whole: Path) -> None:
+    """Bit by bit the same losses, and the same weights, moments and averages in the end."""
+    assert losses(outdir) == losses(whole)
+    mine, reference = final_tensors(outdir), final_tensors(whole)
+    assert mine.keys() == reference.keys()
+    assert all(torch.equal(mine[name], reference[name]) for name in reference)
+
+
+@pytest.mark.parametrize("batch_gpu", [1, 3])
+def test_micro_batches_change_nothing(data: Path, processes: Processes, batch_gpu: int) -> None:
+    one = steps(tiny_config(data), processes)
+    many = steps(tiny_config(data, batch_gpu=batch_gpu), processes)
+    assert torch.allclose(torch.stack(one.losses), torch.stack(many.losses), rtol=LOSS_TOLERANCE)
+    assert relative_difference(many.net.state_dict(), one.net.state_dict()) < WEIGHT_TOLERANCE
+
+
+def test_two_processes_are_one(data: Path, whole: Path, tmp_path: Path) -> None:
+    """With micro-batches within each, too."""
+    assert Run(tmp_path, tiny_config(data, batch_gpu=1), world_size=2).wait() == [0, 0]
+    assert relative_difference(losses(tmp_path), losses(whole)) < LOSS_TOLERANCE
+    assert relative_difference(final_tensors(tmp_path), final_tensors(whole)) < WEIGHT_TOLERANCE
+
+
+def test_goes_on_with_another_number_of_processes(data: Path, whole: Path, tmp_path: Path) -> None:
+    assert Run(tmp_path, tiny_config(data, duration=24), world_size=2).wait() == [0, 0]
+    assert Run(tmp_path, tiny_config(data)).wait() == [0]
+    assert relative_difference(losses(tmp_path), losses(whole)) < LOSS_TOLERANCE
+    assert relative_difference(final_tensors(tmp_path), final_tensors(whole)) < WEIGHT_TOLERANCE
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
+    data: Path, whole: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """No other checkpoint is due. A status line is the mean of three steps, also where the signal came in between."""
+    config = tiny_config(data, checkpoint=None, status=12, workers=1)
+    run = Run(tmp_path, config)
+    wait_for(lambda: (tmp_path / "stats.jsonl").exists())
+    os.kill(run.processes[0].pid, number)
+    assert run.wait() == [0]
+    stopped = load_newest_state(tmp_path)["images"]
+    assert 12 <= stopped < 48
+    assert "stopped by signal" in (tmp_path / "log.txt").read_text()
+    assert Run(tmp_path, config).wait() == [0]
+    every = losses(whole)
+    assert losses(tmp_path) == {
+        images: pytest.approx(np.mean([every[images - back] for back in (0, 4, 8)]), rel=1e-6)
+        for images in (12, 24, 36, 48)
+    }
+    assert relative_difference(final_tensors(tmp_path), final_tensors(whole)) == 0
+
+
+def test_kill_at_any_moment_loses_nothing_that_was_saved(data: Path, whole: Path, tmp_path: Path) -> None:
+    moments = random.Random(0)
+    for _ in range(3):
+        run = Run(tmp_path, tiny_config(data))
+        begun = len(state_names(tmp_path)) > 0
+        wait_for(lambda begun=begun: begun or (tmp_path / "stats.jsonl").exists())
+        time.sleep(moments.uniform(0, 0.7))
+        os.kill(run.processes[0].pid, signal.SIGKILL)
+        run.wait()
+    assert Run(tmp_path, tiny_config(data)).wait() == [0]
+    assert_same_run(tmp_path, whole)
+    assert state_names(tmp_path) == ["training-state-0000000.040.pt", "training-state-0000000.048.pt"]
+
+
+def test_what_a_killed_process_was_writing_is_removed(data: Path, processes: Processes, tmp_path: Path) -> None:
+    leftover = tmp_path / ".training-state-0000000.008.0123abcd.tmp.pt"
+    leftover.write_bytes(b"half")
+    train(tiny_config(data, duration=4), tmp_path, processes)
+    assert not leftover.exists()
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_one_bit(path: Path) -> None:
+    """In the middle of a tensor, where the file still looks whole."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda record: record.file_size)
+    content[largest.header_offset + largest.file_size // 2 + 128] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_one_bit])
+def test_a_damaged_state_is_passed_over_aloud(
+    data: Path, whole: Path, processes: Processes, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    train(tiny_config(data, duration=24), tmp_path, processes)
+    newest = tmp_path / state_names(tmp_path)[-1]
+    damage(newest)
+    train(tiny_config(data), tmp_path, processes)
+    assert "damaged and passed over" in (tmp_path / "log.txt").read_text()
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_snapshot_is_the_average_in_half_precision_but_for_its_fourier_features(whole: Path) -> None:
+    name = "network-snapshot-0000000.048-0.100.safetensors"
+    net = load_network(whole / name)
+    average = load_newest_state(whole)["ema"]["0.1"]
+    assert relative_difference(net.state_dict(), average) < 1e-3
+    assert torch.equal(net.logvar_fourier.freqs, average["logvar_fourier.freqs"])
+    assert load_file(whole / name)["unet.out_conv.weight"].dtype == torch.float16
+
+
+def test_gradients_that_are_not_finite_are_replaced_and_counted(data: Path, processes: Processes) -> None:
+    """One entry of one gradient is made NaN in each of 3 steps: it stays where it is, all else moves on."""
+    trainer = Trainer(tiny_config(data, ramp_up=0), processes)
+    weight = trainer.net.unet.out_conv.weight
+    weight.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor(0), float("nan")))
+    start = {name: parameter.detach().clone() for name, parameter in trainer.net.named_parameters()}
+    pairs = training_pairs(trainer.config)
+    for _ in range(3):
+        trainer.step(collate([pairs[number] for number in trainer.image_numbers(trainer.images)]))
+    assert int(trainer.nonfinite) == 3 * weight[0].numel()
+    assert all(parameter.isfinite().all() for parameter in trainer.net.parameters())
+    direction, before = weight.detach().flatten(1), start["unet.out_conv.weight"].flatten(1)
+    cosine = torch.nn.functional.cosine_similarity(direction, before)
+    assert cosine[0] > 1 - 1e-6 > cosine[1:].max()
+
+
+def test_loss_scale_is_taken_out(data: Path, processes: Processes) -> None:
+    plain, scaled = (steps(tiny_config(data, loss_scaling=scale), processes) for scale in (1.0, 1024.0))
+    assert relative_difference(scaled.net.state_dict(), plain.net.state_dict()) < WEIGHT_TOLERANCE
+    overflowing = steps(tiny_config(data, loss_scaling=3e38), processes)
+    assert int(overflowing.nonfinite) > 0
+    assert all(parameter.isfinite().all() for parameter in overflowing.net.parameters())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_stays_close(data: Path, processes: Processes, precision: str) -> None:
+    """Weights and their moments are float32 all the same; losses agree to the 8 bits of bfloat16, summed up."""
+    exact = steps(tiny_config(data), processes)
+    half = steps(tiny_config(data, precision=precision), processes)
+    assert torch.allclose(torch.stack(half.losses), torch.stack(exact.losses), rtol=0.03)
+    assert not torch.equal(torch.stack(half.losses), torch.stack(exact.losses))
+    assert {parameter.dtype for parameter in half.net.parameters()} == {torch.float32}
+
+
+def test_dropout_does_not_depend_on_what_was_drawn_before(data: Path, processes: Processes) -> None:
+    config = tiny_config(data, dict(dropout=0.5))
+    first = steps(config, processes)
+    torch.rand(100)
+    second, without = steps(config, processes), steps(tiny_config(data), processes)
+    assert torch.equal(torch.stack(first.losses), torch.stack(second.losses))
+    assert not torch.equal(torch.stack(first.losses), torch.stack(without.losses))
+
+
+@pytest.mark.parametrize("network", [dict(uncond=True), dict(super_res=True, img_resolution=32)])
+def test_other_kinds_of_network_with_photographs_sheets_and_metrics(
+    data: Path, processes: Processes, tmp_path: Path, network: dict
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (80, 60, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    save_png(tmp_path / "photos" / "noise.png", noise)
+    config = tiny_config(
+        data,
+        network,
+        duration=8,
+        single_image_mix=0.5,
+        single_image_data=str(tmp_path / "photos"),
+        samples=8,
+        metrics=8,
+    )
+    asked = []
+    train(config, tmp_path, processes, evaluate=lambda net, selection: asked.append((net, selection)) or {"m": 1.5})
+    assert [selection for _, selection in asked] == ["mid", "long"]
+    assert not asked[0][0].training
+    assert '"m/mid": 1.5, "m/long": 1.5' in (tmp_path / "stats.jsonl").read_text()
+    assert (tmp_path / "samples-0000000.008.png").exists()
+    assert np.isfinite(list(losses(tmp_path).values())).all()
+
+
+def test_sample_sheet_of_a_cascade(data: Path) -> None:
+    base, large = (
+        tiny_config(data, network).build_network().eval() for network in ({}, dict(super_res=True, img_resolution=32))
+    )
+    small, cascade = (
+        sample_sheet(tiny_config(data), base, count=1),
+        sample_sheet(tiny_config(data), base, large, count=1),
+    )
+    assert (np.asarray(small) != np.asarray(cascade)).any()
+
+
+def test_a_failing_process_ends_all_with_its_error(data: Path, tmp_path: Path) -> None:
+    good = tiny_config(data, workers=1)
+    bad = dataclasses.replace(good, data=str(tmp_path / "nowhere"))
+    run = Run(tmp_path / "run", good, bad, world_size=2)
+    codes = run.wait(timeout=30)
+    assert None not in codes, "a process hangs"
+    assert 0 not in codes
+    assert "there is no data folder" in run.errors()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(data="nowhere"), "there is no data folder nowhere"),
+        (dict(batch=8), "holds a run with other options .batch was 4 and is 8."),
+        (dict(network=dict(depth_input=True), outdir="new"), "need source depth"),
+        (dict(outdir="file"), "not a folder"),
+        (dict(network=dict(img_resolution=17), outdir="new"), "no network can be built"),
+    ],
+)
+def test_what_stands_against_a_run_is_said_in_one_line(
+    data: Path, processes: Processes, tmp_path: Path, changes: dict, message: str
+) -> None:
+    train(tiny_config(data, duration=4), tmp_path, processes)
+    (tmp_path / "file").touch()
+    outdir = tmp_path / changes.pop("outdir", ".")
+    with pytest.raises(UserError, match=message) as error:
+        train(tiny_config(**{"data": data, **changes}), outdir, processes)
+    assert "\n" not in str(error.value)
+
+
+def test_full_disk_is_said_and_leaves_the_last_state(data: Path, processes: Processes, tmp_path: Path) -> None:
+    """Files that may not grow beyond half a checkpoint stand for the disk."""
+    train(tiny_config(data, duration=8), tmp_path, processes)
+    (state,) = state_names(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / state).stat().st_size // 2, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*training-state"):
+            train(tiny_config(data, snapshot=None, duration=44), tmp_path, processes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert state_names(tmp_path) == [state]
+    assert load_newest_state(tmp_path)["images"] == 8
