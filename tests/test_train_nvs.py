@@ -196,7 +196,7 @@ def assert_finished(jobs: Sequence[subprocess.Popen], outdir: Path) -> None:
 def test_torchrun_recovers_a_killed_worker(data: Path, tmp_path: Path) -> None:
     """On the same result as a run of one process that nobody kills."""
     outdir = tmp_path / "job"
-    job = torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=3", outdir=outdir, data=data)
+    job = torchrun("--standalone", "--nproc-per-node=2", "--max-restarts=1", outdir=outdir, data=data)
     wait_for_steps(outdir, 8)
     os.kill(workers_of(job)[-1], signal.SIGKILL)
     assert_finished([job], outdir)

@@ -5,11 +5,13 @@ DataLoaders are never handed to accelerate: this project's `datasets` package wo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from torch import distributed
 
 from dnnlib.util import UserError
 
@@ -86,6 +88,7 @@ def start_processes(device: str | None = None) -> Processes:
         raise UserError(f"device {device!r} is not available here: use one of {[k for k, v in present.items() if v]}")
     from accelerate import PartialState
 
+    _rejoin("nccl" if wanted.type == "cuda" else "gloo")
     state = PartialState(cpu=wanted.type == "cpu")
     alone = state.num_processes == 1
     if wanted.type == "cuda" and wanted.index is not None:
@@ -94,3 +97,21 @@ def start_processes(device: str | None = None) -> Processes:
         if wanted.index >= torch.cuda.device_count():
             raise UserError(f"device {device!r} is not available here: there are {torch.cuda.device_count()} GPUs")
     return Processes(state.process_index, state.num_processes, wanted if alone else state.device, state)
+
+
+def _rejoin(backend: str) -> None:
+    """Join the processes that torchrun started anew after one of them died; nothing at the first start.
+
+    torch's own way of joining may find in the store the addresses of those that are gone: keys of every attempt get a
+    prefix of their own.
+    """
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if attempt == 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or distributed.is_initialized():
+        return
+    store = distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    distributed.init_process_group(
+        backend,
+        store=distributed.PrefixStore(f"attempt_{attempt}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
