@@ -9,12 +9,16 @@ alike. GFLOP are counted, not estimated; the peak is that of a large square matr
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch_utils.cameras import GEOMETRY_DIM
 from torch_utils.distributed import best_device
