@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -118,31 +119,36 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
 ) -> None:
     """No other checkpoint is due. A status line is the mean of three steps, also where the signal came in between."""
     config = tiny_config(data, checkpoint=None, status=12, workers=1)
-    run = Run(tmp_path, config)
-    wait_for(lambda: (tmp_path / "stats.jsonl").exists())
-    os.kill(run.processes[0].pid, number)
-    assert run.wait() == [0]
-    stopped = load_newest_state(tmp_path)["images"]
+    for attempt in range(5):  # a run is over in a third of a second, in which a busy machine may not get to the signal
+        outdir = tmp_path / str(attempt)
+        run = Run(outdir, config)
+        wait_for(lambda outdir=outdir: (outdir / "stats.jsonl").exists())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(run.processes[0].pid, number)
+        assert run.wait() == [0]
+        stopped = load_newest_state(outdir)["images"]
+        if stopped < 48:
+            break
     assert 12 <= stopped < 48
-    assert "stopped by signal" in (tmp_path / "log.txt").read_text()
-    assert Run(tmp_path, config).wait() == [0]
+    assert "stopped by signal" in (outdir / "log.txt").read_text()
+    assert Run(outdir, config).wait() == [0]
     every = losses(whole)
-    assert losses(tmp_path) == {
+    assert losses(outdir) == {
         images: pytest.approx(np.mean([every[images - back] for back in (0, 4, 8)]), rel=1e-6)
         for images in (12, 24, 36, 48)
     }
-    assert relative_difference(final_tensors(tmp_path), final_tensors(whole)) == 0
+    assert relative_difference(final_tensors(outdir), final_tensors(whole)) == 0
 
 
 def test_kill_at_any_moment_loses_nothing_that_was_saved(data: Path, whole: Path, tmp_path: Path) -> None:
-    moments = random.Random(0)
-    for _ in range(3):
+    moments, codes = random.Random(0), []
+    for steps in (2, 5, 8):  # of 12, done before the kill
         run = Run(tmp_path, tiny_config(data))
-        begun = len(state_names(tmp_path)) > 0
-        wait_for(lambda begun=begun: begun or (tmp_path / "stats.jsonl").exists())
-        time.sleep(moments.uniform(0, 0.7))
-        os.kill(run.processes[0].pid, signal.SIGKILL)
-        run.wait()
+        wait_for(lambda steps=steps: steps_told(tmp_path) >= steps)
+        time.sleep(moments.uniform(0, 0.05))
+        run.processes[0].kill()
+        codes += run.wait()
+    assert -signal.SIGKILL in codes  # on a busy machine a later run may be done before it is killed
     assert Run(tmp_path, tiny_config(data)).wait() == [0]
     assert_same_run(tmp_path, whole)
     assert state_names(tmp_path) == ["training-state-0000000.040.pt", "training-state-0000000.048.pt"]
@@ -153,6 +159,11 @@ def test_what_a_killed_process_was_writing_is_removed(data: Path, processes: Pro
     leftover.write_bytes(b"half")
     train(tiny_config(data, duration=4), tmp_path, processes)
     assert not leftover.exists()
+
+
+def steps_told(outdir: Path) -> int:
+    stats = outdir / "stats.jsonl"
+    return stats.read_text().count("\n") if stats.exists() else 0
 
 
 def cut_short(path: Path) -> None:
