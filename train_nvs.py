@@ -147,6 +147,7 @@ def make_evaluate(config: TrainingConfig, sr_model: NVPrecond | None, count: int
     from datasets.realestate10k import RealEstate10K
     from metrics import Evaluation
     from metrics.definitions import Views
+    from torch_utils.depth import STORED, choose_depth_model
     from training.generation import generate_images
 
     log = logging.getLogger("training")
@@ -160,17 +161,21 @@ def make_evaluate(config: TrainingConfig, sr_model: NVPrecond | None, count: int
         return True
 
     names = [name for name in METRICS if usable(name)]
+    stored = config.depth_model == STORED
+    depth_model = choose_depth_model(config.depth_model, config.depth_model is not None, processes.device)
 
     def evaluate(net: NVPrecond, selection: str) -> dict[str, float]:
         try:
-            pairs = RealEstate10K(config.data, "test", selection, resolution=None, seed=config.seed)
+            pairs = RealEstate10K(config.data, "test", selection, resolution=None, seed=config.seed, depth=stored)
+            evaluation = Evaluation(names, device=processes.device)
+            seeds = processes.share(range(count))
+            how = {"sr_model": sr_model, "depth_model": depth_model, "batch_size": 32}
+            for batch in generate_images(net, pairs, seeds, **how):
+                targets = torch.stack([pair.target.image for pair in batch.pairs])
+                evaluation.update(Views(batch.seeds, batch.images, targets))
         except UserError as error:
             log.warning("no metrics for range %s: %s", selection, error)
             return {}
-        evaluation = Evaluation(names, device=processes.device)
-        for batch in generate_images(net, pairs, processes.share(range(count)), sr_model=sr_model, batch_size=32):
-            targets = torch.stack([pair.target.image for pair in batch.pairs])
-            evaluation.update(Views(batch.seeds, batch.images, targets))
         evaluation.gather(processes)
         return {result.name: result.generated for result in evaluation.compute(selection).results}
 
