@@ -18,7 +18,7 @@ import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from dnnlib.util import UserError, atomic_path, commit_file, format_bytes, writable_directory
+from dnnlib.util import UserError, atomic_path, commit_file, file_sha256, format_bytes, writable_directory
 
 _log = logging.getLogger(__name__)
 
@@ -107,15 +107,7 @@ def _is_intact(path: Path, sha256: str | None) -> bool:
     expected = sha256 or (
         record.read_text(encoding="utf-8", errors="replace").split(" ")[0] if record.is_file() else None
     )
-    return expected is None or _file_sha256(path) == expected.lower()
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return expected is None or file_sha256(path) == expected.lower()
 
 
 def _fetch(url: str, path: Path, sha256: str | None, progress: bool) -> None:
@@ -137,7 +129,7 @@ def _fetch(url: str, path: Path, sha256: str | None, progress: bool) -> None:
         _log.warning("%s: %s; trying again in %g s", url, reason, pause)
         time.sleep(pause)
 
-    digest = _file_sha256(part)
+    digest = file_sha256(part)
     with part.open("rb") as file:
         is_page = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html"))
     if is_page or (sha256 and digest != sha256.lower()):

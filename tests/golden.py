@@ -15,6 +15,16 @@ from training.precond import NVPrecond
 
 DATA = Path(__file__).parent / "data"
 
+# The smallest network with all parts, for tests that need no golden numbers.
+TINY = {
+    "img_resolution": 16,
+    "model_channels": 8,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [8],
+    "channels_per_head": 8,
+}
+
 
 @lru_cache
 def vectors() -> dict:

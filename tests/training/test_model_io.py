@@ -12,18 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dnnlib import UserError
-from tests.golden import DATA, recipe
+from tests.golden import DATA, TINY, recipe
 from training.model_io import load_network, read_metadata, save_network
 from training.precond import NVPrecond
-
-TINY = {
-    "img_resolution": 16,
-    "model_channels": 8,
-    "channel_mult": [1, 2],
-    "num_blocks": 1,
-    "attn_resolutions": [8],
-    "channels_per_head": 8,
-}
 
 
 @pytest.fixture

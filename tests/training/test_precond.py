@@ -3,22 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.golden import fill, golden_network, relative_error, tensors, vectors
+from tests.golden import TINY, fill, golden_network, relative_error, tensors, vectors
 from torch_utils.cameras import GEOMETRY_DIM
 from training.conditioning import low_resolution_image, normalize_inverse_depth, warp_grid
 from training.precond import NVPrecond
 
 CONFIGS = ["base", "uncond", "sr", "epipolar", "no_time_enc", "depth_input", "warp_depth_coor"]
 TOLERANCE = {"warp_depth_coor": 1e-4}  # Fourier features of pixel coordinates amplify rounding
-
-TINY = {
-    "img_resolution": 16,
-    "model_channels": 8,
-    "channel_mult": [1, 2],
-    "num_blocks": 1,
-    "attn_resolutions": [8],
-    "channels_per_head": 8,
-}
 
 
 def call(config: str) -> tuple[torch.Tensor | None, ...]:
