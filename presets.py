@@ -32,10 +32,6 @@ _64 = dict(resolution=64, batch=1024, channels=128, lr=0.012, decay=35000, P_mea
 _SR = dict(resolution=256, batch=128, channels=64, lr=0.020, decay=35000, P_mean=-0.8, P_std=1.6)
 # Small networks for machines without a GPU: an hour of two cores shows something, a day shows more.
 _TINY = dict(
-    resolution=32,
-    batch=16,
-    channels=32,
-    channel_mult=[1, 2, 2],
     blocks=1,
     channels_per_head=32,
     lr=0.010,
@@ -43,16 +39,19 @@ _TINY = dict(
     ramp_up=4000,
     P_mean=-0.6,
     P_std=1.4,
-    bf16=True,
+    range_selection="1-64",
     workers=1,
     status=2**11,
-    snapshot=2**16,
-    checkpoint=2**12,
+    snapshot=2**13,
+    checkpoint=2**11,
 )
+_TINY_32 = dict(resolution=32, batch=16, channels=32, channel_mult=[1, 2, 2], **_TINY)
+_TINY_128 = dict(resolution=128, batch=4, channels=16, channel_mult=[1, 1, 2, 2], attn_resolutions=[16], **_TINY)
 TRAINING = {
     "vivid-base":   dict(duration=2**30, **_64),
     "vivid-uncond": dict(duration=2**29, uncond=True, **_64),
     "vivid-sr":     dict(duration=2**28, sr_training=True, noisy_sr=0.25, **_SR),
-    "vivid-tiny-base":   dict(duration=2**16, no_time_enc=True, **_TINY),
-    "vivid-tiny-uncond": dict(duration=2**14, uncond=True, **_TINY),
+    "vivid-tiny-base":   dict(duration=2**16, no_time_enc=True, plane_sweep=8, **_TINY_32),
+    "vivid-tiny-uncond": dict(duration=2**14, uncond=True, **_TINY_32),
+    "vivid-tiny-sr":     dict(duration=2**15, sr_training=True, noisy_sr=0.1, no_time_enc=True, plane_sweep=8, **_TINY_128),
 }  # fmt: skip

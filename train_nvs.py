@@ -37,6 +37,7 @@ NETWORK_ARGUMENTS = {
     "epipolar_attn_bias": "epipolar_attention_bias",
     "depth_input": "depth_input",
     "warp_depth_coor": "warp_depth_coor",
+    "plane_sweep": "plane_sweep",
 }
 METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 
@@ -68,6 +69,9 @@ METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 @option("--epipolar-attn-bias/--no-epipolar-attn-bias", section=NETWORK, default=False, help="Bias by epipolar lines.")
 @option("--depth-input/--no-depth-input", section=NETWORK, default=False, help="Depth of the source view as input.")
 @option("--warp-depth-coor/--no-warp-depth-coor", section=NETWORK, default=False, help="Coordinates moved by depth.")
+@option(
+    "--plane-sweep", section=NETWORK, type=click.IntRange(min=0), default=0, help="Planes the source moves on; 0: off."
+)
 @option("--batch", section=LEARNING, type=Count(), default="1024", help="Images per step, over all processes.")
 @option("--lr", section=LEARNING, type=float, default=0.012, help="Reference learning rate.")
 @option("--decay", section=LEARNING, type=float, default=35000, help="Batches before it decays; 0 is never.")

@@ -96,7 +96,7 @@ class TrainingConfig:
         """Encodings of geometry that contradict each other or would do nothing."""
         from torch_utils.depth import DEPTH_CHOICES, STORED
 
-        source_options = ("no_time_enc", "epipolar_attention_bias", "depth_input", "warp_depth_coor")
+        source_options = ("no_time_enc", "epipolar_attention_bias", "depth_input", "warp_depth_coor", "plane_sweep")
         useless = [name for name in source_options if self.network.get("uncond") and self.network.get(name)]
         refuse(bool(useless), f"an unconditional network sees no source view: leave out {', '.join(useless)}")
         refuse(

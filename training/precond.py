@@ -11,6 +11,7 @@ from torch import nn
 
 from torch_utils.cameras import GEOMETRY_DIM, split_geometry
 from torch_utils.epipolar import epipolar_distance
+from torch_utils.plane_sweep import sweep_planes
 from training.conditioning import pixel_grid, warp_grid
 from training.layers import MPConv, MPFourier
 from training.unet import UNet
@@ -18,6 +19,8 @@ from training.unet import UNet
 # A super-resolution denoiser has heads of 32 channels, its source encoder of 64. Shapes do not show it.
 _HEAD_CHANNELS = 64
 _SUPER_RES_HEAD_CHANNELS = 32
+# Inverse depth of the nearest plane of a sweep, in one over the unit of the poses; the others lie denser farther away.
+_NEAREST_PLANE = 1.0
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class GeometryTerms:
         distances: tokens a side -> epipolar distances [B, T, S], for `epipolar_attention_bias`.
         source_coordinates, target_coordinates: Fourier features of the pixel grid and of the grid moved by depth,
             [B, logvar_channels, R, R], for `warp_depth_coor`.
+        planes: the source view at each depth of a sweep, and where it has no pixel, [B, 4 * plane_sweep, R, R].
     """
 
     distances: dict[int, torch.Tensor] | None = field(default=None)
     source_coordinates: torch.Tensor | None = None
     target_coordinates: torch.Tensor | None = None
+    planes: torch.Tensor | None = None
 
 
 class NVPrecond(nn.Module):
@@ -46,6 +51,8 @@ class NVPrecond(nn.Module):
         depth_input: src has a fourth channel, `conditioning.normalize_inverse_depth`.
         warp_depth_coor: src has a fourth channel, z-depth; Fourier features of coordinates moved by it are input.
         epipolar_attention_bias: attention to source tokens is biased by their distance from epipolar lines.
+        plane_sweep: the denoiser also gets the source view as the target camera sees it if all is at one depth, for
+            so many depths from infinity to the unit of the poses (Collins 1996); 0 is none.
         use_fp16: compute in float16 on CUDA, unless `compute_dtype` says otherwise.
         channels_per_head: for denoiser and source encoder; None: 64, or 32 in a super-resolution denoiser.
         unet_kwargs: see `UNet`.
@@ -69,6 +76,7 @@ class NVPrecond(nn.Module):
         depth_input: bool = False,
         warp_depth_coor: bool = False,
         epipolar_attention_bias: bool = False,
+        plane_sweep: int = 0,
         use_fp16: bool = True,
         sigma_data: float = 0.5,
         logvar_channels: int = 128,
@@ -92,6 +100,7 @@ class NVPrecond(nn.Module):
         self.depth_input = depth_input
         self.warp_depth_coor = warp_depth_coor
         self.epipolar_attention_bias = epipolar_attention_bias
+        self.plane_sweep = plane_sweep
         self.use_fp16 = use_fp16
         self.sigma_data = sigma_data
         self.compute_dtype: torch.dtype | None = None
@@ -110,7 +119,7 @@ class NVPrecond(nn.Module):
             )
         self.unet = UNet(
             img_resolution,
-            img_channels * (2 if super_res else 1) + coordinates,
+            img_channels * (2 if super_res else 1) + coordinates + (img_channels + 1) * plane_sweep,
             label_dim,
             out_channels=img_channels,
             epipolar_attention_bias=epipolar_attention_bias,
@@ -180,6 +189,8 @@ class NVPrecond(nn.Module):
             inputs.append(conditioning_image + noise)
         if self.warp_depth_coor:
             inputs.append(terms.target_coordinates)
+        if self.plane_sweep:
+            inputs.append(terms.planes)
         x = torch.cat(inputs, dim=1).to(self._dtype(dst.device))
         output = self.unet(x, c_noise, geometry, source_features, terms.distances).to(torch.float32)
         denoised = c_skip * dst + c_out * output
@@ -232,11 +243,11 @@ class NVPrecond(nn.Module):
         return self.encoder(torch.cat(inputs, dim=1).to(dtype), c_noise, geometry)
 
     def geometry_terms(self, src: torch.Tensor, geometry: torch.Tensor) -> GeometryTerms:
-        """Epipolar distances and warped coordinates, in float32; see `GeometryTerms`."""
-        distances = source_coordinates = target_coordinates = None
+        """Epipolar distances, warped coordinates and swept planes, in float32; see `GeometryTerms`."""
+        distances = source_coordinates = target_coordinates = planes = None
         geometry = self._geometry(geometry)
+        cameras = split_geometry(geometry, self.img_resolution)
         if self.epipolar_attention_bias:
-            cameras = split_geometry(geometry, self.img_resolution)
             sides = {side for _, side in self.unet.feature_shapes}
             distances = {side: epipolar_distance(*cameras, self.img_resolution, side) for side in sides}
         if self.warp_depth_coor:
@@ -245,7 +256,12 @@ class NVPrecond(nn.Module):
             grid = pixel_grid(self.img_resolution, depth).expand(len(src), -1, -1, -1)
             source_coordinates = self._coordinate_features(grid) * visible
             target_coordinates = self._coordinate_features(warp_grid(depth, geometry)) * visible
-        return GeometryTerms(distances, source_coordinates, target_coordinates)
+        if self.plane_sweep:
+            image = src[:, : self.img_channels].to(torch.float32)
+            inverse_depths = _NEAREST_PLANE * torch.linspace(0, 1, self.plane_sweep, device=src.device) ** 2
+            views, inside = sweep_planes(image, *cameras, inverse_depths)
+            planes = torch.cat([views, (~inside).to(views)], dim=2).flatten(1, 2)
+        return GeometryTerms(distances, source_coordinates, target_coordinates, planes)
 
     def _coordinate_features(self, grid: torch.Tensor) -> torch.Tensor:
         """The first half of the log-variance features of each coordinate: [B, R, R, 2] to [B, channels, R, R]."""
