@@ -90,7 +90,10 @@ def judging_options(function: Callable) -> Callable:
         option("--json", "json_file", section=OUTPUT, type=PATH, metavar="FILE", help="The table as JSON, too."),
         option("--allow-few", section=METRICS, is_flag=True, help="Also where there are fewer images than features."),
         option(
-            "--baseline", section=METRICS, type=click.Choice(["warp"]), help="Judge source views moved by depth, too."
+            "--baseline",
+            section=METRICS,
+            type=click.Choice(["warp", "homography"]),
+            help="Judge source views moved by depth, or by the rotation alone, too.",
         ),
         option("--metrics", section=METRICS, type=Names(), metavar="LIST", help=names),
     ):
@@ -164,7 +167,9 @@ def gen(
     batches = GeneratedBatches(sampler, dataset, processes.share(seeds), options["batch"])
     for batch in tqdm(batches, unit="batch", disable=not processes.is_main):
         views = views_of(batch)
-        evaluation.update(views.with_depth(depth_of(batch, depth_model, processes.device)) if warp else views)
+        if warp:
+            views = views.with_depth(depth_of(batch, depth_model, processes.device))
+        evaluation.update(views.with_homography() if baseline == "homography" else views)
         if folder is not None:
             records += folder.save(batch)
     evaluation.gather(processes)
@@ -230,7 +235,8 @@ def calc(
     with_depth = depth_adder(depth_model, baseline == "warp" or evaluation.needs("visible"), results, processes.device)
     mine = results.only(processes.share(list(results.files)))
     for views in batches(mine, options, processes.is_main):
-        evaluation.update(with_depth(views))
+        views = with_depth(views)
+        evaluation.update(views.with_homography() if baseline == "homography" else views)
     evaluation.gather(processes)
     if processes.is_main:
         tell(evaluation.compute(results.range_selection, notes), json_file)

@@ -9,11 +9,12 @@ import torch
 
 from dnnlib import UserError
 from metrics.detectors import Detector
-from torch_utils.cameras import Camera
+from torch_utils.cameras import Camera, View
+from torch_utils.turning import turned_view
 from torch_utils.warping import warp_depth
 
 # Roles of images. All but the last are *candidates* for the new view: the generated image and, as baselines, a mere
-# copy of the source view, and the source view moved by its depth.
+# copy of the source view, and the source view moved by its depth or by the rotation alone.
 GENERATED, COPY_SOURCE, WARP, TARGET = "generated", "copy_source", "warp", "target"
 Values = dict[str, torch.Tensor]  # by role, [N, ...]
 
@@ -27,7 +28,8 @@ class Views:
         generated, target, source: uint8 [N, 3, H, W] on the CPU. Without source there is no baseline.
         cameras: source and target camera of each pair, at the images' size; None where unknown.
         visible: bool [N, 1, H, W], the target pixels that the source sees; None where unknown.
-        warped: the source views moved by their depth, uint8 [N, 3, H, W]; None where that is unknown. See `with_depth`.
+        warped: the source views moved to the target cameras, uint8 [N, 3, H, W]; None where there are none. See
+            `with_depth` and `with_homography`.
         baseline: whether to judge the source views too, as copies.
     """
 
@@ -80,6 +82,19 @@ class Views:
             warped.append(torch.where(seen, moved, image.mean(dim=(1, 2), keepdim=True)).round().to(torch.uint8))
             visible.append(seen[None])
         return replace(self, warped=torch.stack(warped), visible=torch.stack(visible))
+
+    def with_homography(self) -> Views:
+        """The batch with `warped`: source views at infinite depth, by K_tgt R K_src^-1; holes keep the source's pixels.
+
+        Raises UserError where source views or cameras are missing.
+        """
+        if self.source is None or self.cameras is None:
+            raise UserError("to turn source views takes their cameras (run.json of generate_images)")
+        turned = []
+        for image, (source, target) in zip(self.source, self.cameras, strict=True):
+            moved, seen = turned_view(View(image, source), target)
+            turned.append(torch.where(seen, moved, image))
+        return replace(self, warped=torch.stack(turned))
 
     def features(self, detector: Detector, role: str) -> torch.Tensor:
         """Features [N, D] of the images of a role, computed once however many metrics want them."""

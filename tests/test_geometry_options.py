@@ -23,7 +23,7 @@ REPORTS = ("--status=40", "--snapshot=1Gi", "--checkpoint=1Gi", "--workers=0", "
 DEPTH = {"": (), "depth": ("--depth-input",), "warp": ("--warp-depth-coor",)}
 COMBINATIONS = [
     pytest.param((*depth, *epipolar, *time), id="+".join(filter(None, (name, *epipolar, *time))) or "pose")
-    for name, depth in DEPTH.items()
+    for name, depth in (*DEPTH.items(), ("sweep", ("--plane-sweep=3",)))
     for epipolar in ((), ("--epipolar-attn-bias",))
     for time in ((), ("--no-time-enc",))
 ]

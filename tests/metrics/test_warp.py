@@ -14,6 +14,8 @@ from metrics.runner import Evaluation
 from metrics.views import WARP, Views
 from tests.metrics.scenes import synthetic_pairs, views_of, write_run
 from torch_utils.batches import Pair
+from torch_utils.cameras import View
+from torch_utils.turning import turned_view
 
 
 @pytest.fixture(scope="module")
@@ -76,5 +78,25 @@ def test_depth_is_read_from_beside_the_source_views(pairs: list[Pair], tmp_path:
 
 
 def test_a_warp_without_cameras_is_refused(pairs: list[Pair]) -> None:
+    blind = replace(views_of(pairs), cameras=None)
     with pytest.raises(UserError, match="cameras"):
-        replace(views_of(pairs), cameras=None).with_depth(depth_of(pairs))
+        blind.with_depth(depth_of(pairs))
+    with pytest.raises(UserError, match="cameras"):
+        blind.with_homography()
+
+
+def test_a_turned_source_is_the_truth_where_the_camera_only_turns(pairs: list[Pair]) -> None:
+    plain = views_of(pairs)
+    turned = []
+    for source, target in plain.cameras:
+        in_place = torch.cat([target.rotation, -target.rotation @ source.center[:, None]], dim=1)
+        turned.append((source, replace(target, extrinsics=in_place)))
+    views = replace(plain, cameras=turned)
+    expected = [
+        turned_view(View(image, source), target) for image, (source, target) in zip(views.source, turned, strict=False)
+    ]
+    for moved, source, (truth, seen) in zip(views.with_homography().warped, views.source, expected, strict=True):
+        assert torch.equal(moved * seen, truth * seen)
+        assert torch.equal(moved * ~seen, source * ~seen)  # holes keep the source's pixels
+    # a homography knows the rotation alone: it is the same whatever the translation
+    assert torch.equal(views.with_homography().warped, plain.with_homography().warped)
