@@ -37,8 +37,7 @@ _TINY = dict(
     lr=0.010,
     decay=1500,
     ramp_up=4000,
-    P_mean=-0.6,
-    P_std=1.4,
+    P_std=1.6,
     range_selection="1-64",
     workers=1,
     status=2**11,
@@ -47,11 +46,12 @@ _TINY = dict(
 )
 _TINY_32 = dict(resolution=32, batch=16, channels=32, channel_mult=[1, 2, 2], **_TINY)
 _TINY_128 = dict(resolution=128, batch=4, channels=16, channel_mult=[1, 1, 2, 2], attn_resolutions=[16], **_TINY)
+_SWEPT = dict(no_time_enc=True, plane_sweep=8)
 TRAINING = {
     "vivid-base":   dict(duration=2**30, **_64),
     "vivid-uncond": dict(duration=2**29, uncond=True, **_64),
     "vivid-sr":     dict(duration=2**28, sr_training=True, noisy_sr=0.25, **_SR),
-    "vivid-tiny-base":   dict(duration=2**16, no_time_enc=True, plane_sweep=8, **_TINY_32),
-    "vivid-tiny-uncond": dict(duration=2**14, uncond=True, **_TINY_32),
-    "vivid-tiny-sr":     dict(duration=2**15, sr_training=True, noisy_sr=0.1, no_time_enc=True, plane_sweep=8, **_TINY_128),
+    "vivid-tiny-base":   dict(duration=2**16, P_mean=-1.6, sigma_data=0.1, **_SWEPT, **_TINY_32),
+    "vivid-tiny-uncond": dict(duration=2**15, P_mean=-0.6, uncond=True, **_TINY_32),
+    "vivid-tiny-sr":     dict(duration=2**15, P_mean=-2.3, sigma_data=0.05, sr_training=True, noisy_sr=0.02, **_SWEPT, **_TINY_128),
 }  # fmt: skip

@@ -38,6 +38,7 @@ NETWORK_ARGUMENTS = {
     "depth_input": "depth_input",
     "warp_depth_coor": "warp_depth_coor",
     "plane_sweep": "plane_sweep",
+    "sigma_data": "sigma_data",
 }
 METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 
@@ -72,6 +73,7 @@ METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 @option(
     "--plane-sweep", section=NETWORK, type=click.IntRange(min=0), default=0, help="Planes the source moves on; 0: off."
 )
+@option("--sigma-data", section=NETWORK, type=float, default=0.5, help="Spread of the views, or of what planes miss.")
 @option("--batch", section=LEARNING, type=Count(), default="1024", help="Images per step, over all processes.")
 @option("--lr", section=LEARNING, type=float, default=0.012, help="Reference learning rate.")
 @option("--decay", section=LEARNING, type=float, default=35000, help="Batches before it decays; 0 is never.")

@@ -26,7 +26,8 @@ def sweep_planes(
         inverse_depths: of the planes [P], in one over the unit of the pose.
 
     Returns:
-        Views [B, P, C, R, R], bilinear, and bool [B, P, 1, R, R]: which pixels the source view has. Others are 0.
+        Views [B, P, C, R, R], bilinear, and bool [B, P, 1, R, R]: which pixels the source view has. Elsewhere its border
+        goes on.
     """
     batch, _, height, width = image.shape
     pixels = pixel_centers(width, height).to(pose)
@@ -41,4 +42,4 @@ def sweep_planes(
     grid = grid.clamp(-2, 2).reshape(batch, -1, width, 2)
     planes = F.grid_sample(image, grid.to(image), padding_mode="border", align_corners=False)
     planes = planes.unflatten(2, (len(inverse_depths), height)).transpose(1, 2)
-    return planes * inside, inside
+    return planes, inside

@@ -89,6 +89,8 @@ class TrainingConfig:
         refuse(self.precision not in PRECISIONS, f"precision is one of {', '.join(PRECISIONS)}, not {self.precision}")
         refuse(not (self.lr > 0 and math.isfinite(self.lr)), f"lr must be positive, not {self.lr}")
         refuse(self.loss_scaling <= 0, f"loss_scaling must be positive, not {self.loss_scaling}")
+        sigma_data = self.network.get("sigma_data", 0.5)
+        refuse(not sigma_data > 0, f"sigma_data must be positive, not {sigma_data}")
         refuse(self.P_std <= 0, f"P_std must be positive, not {self.P_std}")
         self._check_geometry(refuse)
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch_utils.cameras import GEOMETRY_DIM, split_geometry
 from torch_utils.epipolar import epipolar_distance
 from torch_utils.plane_sweep import sweep_planes
-from training.conditioning import pixel_grid, warp_grid
+from training.conditioning import low_resolution_image, pixel_grid, warp_grid
 from training.layers import MPConv, MPFourier
 from training.unet import UNet
 
@@ -20,7 +20,9 @@ from training.unet import UNet
 _HEAD_CHANNELS = 64
 _SUPER_RES_HEAD_CHANNELS = 32
 # Inverse depth of the nearest plane of a sweep, in one over the unit of the poses; the others lie denser farther away.
-_NEAREST_PLANE = 1.0
+_NEAREST_PLANE = 0.5
+# First value of the gain on what a network says of each plane: outputs of unit variance make soft choices.
+_BLEND_GAIN = 3.0
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,15 @@ class GeometryTerms:
         distances: tokens a side -> epipolar distances [B, T, S], for `epipolar_attention_bias`.
         source_coordinates, target_coordinates: Fourier features of the pixel grid and of the grid moved by depth,
             [B, logvar_channels, R, R], for `warp_depth_coor`.
-        planes: the source view at each depth of a sweep, and where it has no pixel, [B, 4 * plane_sweep, R, R].
+        planes: the source view at each depth of a sweep, [B, plane_sweep, 3, R, R]; outside: where it has no pixel,
+            [B, plane_sweep, R, R].
     """
 
     distances: dict[int, torch.Tensor] | None = field(default=None)
     source_coordinates: torch.Tensor | None = None
     target_coordinates: torch.Tensor | None = None
     planes: torch.Tensor | None = None
+    outside: torch.Tensor | None = None
 
 
 class NVPrecond(nn.Module):
@@ -52,8 +56,9 @@ class NVPrecond(nn.Module):
         warp_depth_coor: src has a fourth channel, z-depth; Fourier features of coordinates moved by it are input.
         epipolar_attention_bias: attention to source tokens is biased by their distance from epipolar lines.
         plane_sweep: the denoiser also gets the source view as the target camera sees it if all is at one depth, for
-            so many depths from infinity to the unit of the poses (Collins 1996); 0 is none.
+            so many depths (Collins 1996), and says how to blend these planes: see `forward`. 0 is none.
         use_fp16: compute in float16 on CUDA, unless `compute_dtype` says otherwise.
+        sigma_data: standard deviation of the views, or of what is left of them after the blend of planes.
         channels_per_head: for denoiser and source encoder; None: 64, or 32 in a super-resolution denoiser.
         unet_kwargs: see `UNet`.
 
@@ -121,11 +126,13 @@ class NVPrecond(nn.Module):
             img_resolution,
             img_channels * (2 if super_res else 1) + coordinates + (img_channels + 1) * plane_sweep,
             label_dim,
-            out_channels=img_channels,
+            out_channels=img_channels + plane_sweep,
             epipolar_attention_bias=epipolar_attention_bias,
             channels_per_head=channels_per_head or denoiser_heads,
             **unet_kwargs,
         )
+        if plane_sweep:
+            self.blend_gain = nn.Parameter(torch.tensor(_BLEND_GAIN))
         self.logvar_fourier = MPFourier(logvar_channels)
         self.logvar_linear = MPConv(logvar_channels, 1, None)
 
@@ -154,6 +161,10 @@ class NVPrecond(nn.Module):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """D = c_skip dst + c_out F(c_in dst; c_noise, geometry, source features).
 
+        With a plane sweep the noise is taken off what the planes do not show. With weights w_k, a softmax over further
+        outputs of F, D = b + c_skip (dst - b) + c_out F(c_in (dst - m); ...) where b = sum_k w_k plane_k, and m is
+        the mean of the planes. Super-resolution blends the planes' details, over the low-resolution image.
+
         Args:
             src: source view [B, 3 or 4, R, R] in [-1, 1].
             dst: noisy target view [B, 3, R, R], unit of [-1, 1] plus noise.
@@ -180,20 +191,30 @@ class NVPrecond(nn.Module):
         c_in = 1 / variance.sqrt()
         c_noise = sigma.flatten().log() / 4
 
-        inputs = [c_in * dst]
+        extra = []
         if self.super_res:
             if conditioning_image is None:
                 raise ValueError("a super-resolution network needs conditioning_image, the low-resolution view")
             conditioning_image = conditioning_image.to(torch.float32)
             noise = self.noisy_sr * randn_like(conditioning_image) if self.noisy_sr else 0
-            inputs.append(conditioning_image + noise)
+            extra.append(conditioning_image + noise)
         if self.warp_depth_coor:
-            inputs.append(terms.target_coordinates)
+            extra.append(terms.target_coordinates)
+        expected = 0
         if self.plane_sweep:
-            inputs.append(terms.planes)
-        x = torch.cat(inputs, dim=1).to(self._dtype(dst.device))
+            planes = terms.planes
+            extra += [planes.flatten(1, 2), terms.outside]
+            if self.super_res:
+                planes = extra[0][:, None] + planes - low_resolution_image(planes.flatten(0, 1)).view_as(planes)
+            expected = planes.mean(dim=1)
+
+        x = torch.cat([c_in * (dst - expected), *extra], dim=1).to(self._dtype(dst.device))
         output = self.unet(x, c_noise, geometry, source_features, terms.distances).to(torch.float32)
-        denoised = c_skip * dst + c_out * output
+        if self.plane_sweep:
+            output, choice = output.split([self.img_channels, self.plane_sweep], dim=1)
+            weights = (self.blend_gain * choice).softmax(dim=1)
+            expected = (weights[:, :, None] * planes).sum(dim=1)
+        denoised = expected + c_skip * (dst - expected) + c_out * output
         if not return_logvar:
             return denoised
         return denoised, self.logvar(sigma)
@@ -244,7 +265,7 @@ class NVPrecond(nn.Module):
 
     def geometry_terms(self, src: torch.Tensor, geometry: torch.Tensor) -> GeometryTerms:
         """Epipolar distances, warped coordinates and swept planes, in float32; see `GeometryTerms`."""
-        distances = source_coordinates = target_coordinates = planes = None
+        distances = source_coordinates = target_coordinates = planes = outside = None
         geometry = self._geometry(geometry)
         cameras = split_geometry(geometry, self.img_resolution)
         if self.epipolar_attention_bias:
@@ -259,9 +280,9 @@ class NVPrecond(nn.Module):
         if self.plane_sweep:
             image = src[:, : self.img_channels].to(torch.float32)
             inverse_depths = _NEAREST_PLANE * torch.linspace(0, 1, self.plane_sweep, device=src.device) ** 2
-            views, inside = sweep_planes(image, *cameras, inverse_depths)
-            planes = torch.cat([views, (~inside).to(views)], dim=2).flatten(1, 2)
-        return GeometryTerms(distances, source_coordinates, target_coordinates, planes)
+            planes, inside = sweep_planes(image, *cameras, inverse_depths)
+            outside = (~inside).squeeze(2).to(planes)
+        return GeometryTerms(distances, source_coordinates, target_coordinates, planes, outside)
 
     def _coordinate_features(self, grid: torch.Tensor) -> torch.Tensor:
         """The first half of the log-variance features of each coordinate: [B, R, R, 2] to [B, channels, R, R]."""

@@ -64,6 +64,14 @@ def test_the_plane_at_the_true_depth_is_the_view_from_there() -> None:
 
 def test_what_lies_behind_the_source_camera_is_not_seen() -> None:
     source, target = cameras(euler_rotation(0, 180, 0), [0.0, 0, 0])
-    planes, inside = sweep(View(smooth_picture(), source), target, [0, 1])
+    _, inside = sweep(View(smooth_picture(), source), target, [0, 1])
     assert not inside.any()
-    assert not planes.any()
+
+
+def test_the_border_of_the_source_goes_on_where_it_has_no_pixel() -> None:
+    source, target = cameras(euler_rotation(0, 0, 0), [5.0, 0, 0])  # all of the source lies far to one side
+    planes, inside = sweep(View(smooth_picture(), source), target, [1])
+    assert not inside.any()
+    assert (planes.std(dim=-1) < 1e-6).all()  # one column, again and again
+    assert planes.min() >= smooth_picture().min()
+    assert planes.max() <= smooth_picture().max()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.golden import TINY, fill, golden_network, relative_error, tensors, vectors
-from torch_utils.cameras import GEOMETRY_DIM
+from torch_utils.cameras import GEOMETRY_DIM, Camera, geometry_vector
 from training.conditioning import low_resolution_image, normalize_inverse_depth, warp_grid
 from training.precond import NVPrecond
 
@@ -114,6 +114,8 @@ def test_a_black_source_gives_no_coordinates() -> None:
         {"warp_depth_coor": True, "no_time_enc": True},
         {"warp_depth_coor": True, "uncond": True},
         {"dropout": 0.2, "extra_attn": 0},
+        {"plane_sweep": 3, "sigma_data": 0.1},
+        {"plane_sweep": 3, "super_res": True},
     ],
 )
 def test_every_parameter_of_every_combination_gets_a_gradient(options: dict) -> None:
@@ -160,6 +162,31 @@ def test_super_resolution_needs_its_low_resolution_image() -> None:
     net = NVPrecond(**TINY, super_res=True)
     with pytest.raises(ValueError, match="low-resolution"):
         net(*tiny_inputs(net))
+
+
+def camera_moved_by(x: float) -> torch.Tensor:
+    """Geometry [1, 20] of a camera beside the source camera."""
+    moved = torch.cat([torch.eye(3), torch.tensor([[x], [0], [0]])], dim=1).to(torch.float64)
+    return geometry_vector(Camera.from_fov(60, 16, 16), Camera.from_fov(60, 16, 16, moved), 16)[None]
+
+
+def test_an_untrained_network_with_a_plane_sweep_expects_the_mean_of_the_planes() -> None:
+    """All outputs of the U-Net are zero at first, so in pure noise nothing but the blend is left."""
+    net = NVPrecond(**TINY, plane_sweep=4, sigma_data=0.1)
+    src, geometry = torch.rand(1, 3, 16, 16), camera_moved_by(0.2)
+    planes = net.geometry_terms(src, geometry).planes
+    torch.testing.assert_close(planes[:, 0], src, atol=1e-4, rtol=0)  # infinitely far away, nothing moves
+    assert float((planes[:, 3] - src).abs().mean()) > 0.02
+    denoised = net(src, 1e4 * torch.randn(1, 3, 16, 16), torch.tensor([1e4]), geometry)
+    torch.testing.assert_close(denoised, planes.mean(dim=1), atol=1e-4, rtol=0)
+
+
+def test_super_resolution_with_a_plane_sweep_adds_the_details_of_the_planes() -> None:
+    net = NVPrecond(**TINY, plane_sweep=4, sigma_data=0.1, super_res=True, noisy_sr=0)
+    src, low, geometry = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16), camera_moved_by(0.2)
+    mean = net.geometry_terms(src, geometry).planes.mean(dim=1)
+    denoised = net(src, 1e4 * torch.randn(1, 3, 16, 16), torch.tensor([1e4]), geometry, low)
+    torch.testing.assert_close(denoised, low + mean - low_resolution_image(mean), atol=1e-4, rtol=0)
 
 
 def test_options_that_want_the_same_channel_are_refused() -> None:
