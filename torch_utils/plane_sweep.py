@@ -26,8 +26,7 @@ def sweep_planes(
         inverse_depths: of the planes [P], in one over the unit of the pose.
 
     Returns:
-        Views [B, P, C, R, R], bilinear, and bool [B, P, 1, R, R]: which pixels the source view has. Elsewhere its border
-        goes on.
+        Views [B, P, C, R, R], bilinear, their border going on outwards; bool [B, P, 1, R, R], which pixels lie inside.
     """
     batch, _, height, width = image.shape
     pixels = pixel_centers(width, height).to(pose)
