@@ -1,4 +1,4 @@
-"""Novel views for the pairs of a data set, or of one's own photographs along a camera path."""
+"""Novel views for the pairs of a data set, along the path of one of its clips, or of one's own photographs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,31 @@ from presets import SAMPLING
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Iterator
 
+    from datasets.user_image import Photograph
+    from torch_utils.cameras import Camera, View
     from torch_utils.distributed import Processes
 
-PHOTOGRAPHS, OUTPUT = "Own photographs, instead of data", "Output"
+    # folder, where the path begins, its cameras, what they really saw if that is known, more for trajectory.json
+    _Path = tuple[Path, Photograph, list[Camera], list[View], dict[str, Any]]
+
+PHOTOGRAPHS, PATHS, OUTPUT = "Own photographs, instead of data", "Paths, of photographs and clips", "Output"
+_PAIRS = (("pairs",), "pairs of a data set")
+# Of an option or a section: the modes in which it does something, and what it is for.
+_MODES = {
+    "range_selection": _PAIRS,
+    "subdirs": _PAIRS,
+    DATA: (("pairs", "clip"), "data sets"),
+    PHOTOGRAPHS: (("image",), "one's own photographs"),
+    PATHS: (("image", "clip"), "paths"),
+}
 
 
 @click.command(cls=Command)
 @network_options(SAMPLING)
 @data_options()
+@option("--clip", section=DATA, metavar="NAME|NUMBER", help="Instead of pairs: follow this clip from its first frame.")
 @option(
     "--image",
     "images",
@@ -37,12 +53,6 @@ PHOTOGRAPHS, OUTPUT = "Own photographs, instead of data", "Output"
     metavar="NAME|FILE",
     default="orbit",
     help="orbit, pan, tilt, roll, dolly, zoom, truck, pedestal, spiral, shake, or the file of a path.",
-)
-@option(
-    "--frames",
-    section=PHOTOGRAPHS,
-    type=int,
-    help="How many; of a file, evenly spaced.  [default: 24, or all of a file]",
 )
 @option("--amount", section=PHOTOGRAPHS, type=float, help="How far a named path goes, in its own unit.")
 @option(
@@ -71,41 +81,47 @@ PHOTOGRAPHS, OUTPUT = "Own photographs, instead of data", "Output"
     help="Camera-to-world matrices, or world-to-camera.",
 )
 @option(
+    "--frames",
+    section=PATHS,
+    type=int,
+    help="How many; of a file or clip, evenly spaced.  [default: 24, or all of a file]",
+)
+@option(
     "--condition",
-    section=PHOTOGRAPHS,
+    section=PATHS,
     type=click.Choice(["first", "chain", "stochastic"]),
     default="first",
-    help="Frames follow from the photograph, the newest key frame, or random earlier ones.",
+    help="Frames follow from the first view, the newest key frame, or random earlier ones.",
 )
 @option(
     "--key-every",
-    section=PHOTOGRAPHS,
+    section=PATHS,
     type=click.IntRange(min=1),
     default=4,
     help="For chain and stochastic: every so many frames, a key frame.",
 )
 @option(
     "--samples",
-    section=PHOTOGRAPHS,
+    section=PATHS,
     type=click.IntRange(min=1),
     default=1,
     help="Answers per frame, with the first of --seeds, and a map of their spread.",
 )
-@option("--fresh-noise", section=PHOTOGRAPHS, is_flag=True, help="Other noise for every frame.")
+@option("--fresh-noise", section=PATHS, is_flag=True, help="Other noise for every frame.")
 @option(
     "--baseline",
-    section=PHOTOGRAPHS,
+    section=PATHS,
     type=click.Choice(["homography"]),
     help="Write what is known where the camera only turns.",
 )
 @option(
     "--export",
-    section=PHOTOGRAPHS,
+    section=PATHS,
     type=click.Choice(["realestate10k", "colmap", "matrices"]),
     multiple=True,
     help="Write the path in this format, too.",
 )
-@option("--fps", section=PHOTOGRAPHS, type=float, default=12.0, help="Frames a second of the videos.")
+@option("--fps", section=PATHS, type=float, default=12.0, help="Frames a second of the videos.")
 @solver_options()
 @option("--seeds", section=OUTPUT, type=Seeds(), default="0-7", help="Seed s names pair s and its noise: 1,2,5-10.")
 @option("--batch", section=OUTPUT, type=click.IntRange(min=1), default=4, help="Images at once.")
@@ -121,11 +137,12 @@ PHOTOGRAPHS, OUTPUT = "Own photographs, instead of data", "Output"
 @option("--overwrite", section=OUTPUT, is_flag=True, help="Make again what is already there.")
 @option("--device", section=OUTPUT, help="cpu, cuda, cuda:N or mps.  [default: the best present]", show_default=False)
 def main(**options: Any) -> None:
-    """Generate novel views: for pairs of a data set, or of photographs along a camera path.
+    """Generate novel views: for pairs of a data set, along one of its clips, or of photographs along a camera path.
 
     \b
     python generate_images.py --preset=vivid-tiny --image=photo.jpg --trajectory=orbit --outdir=out
     python generate_images.py --preset=vivid-tiny --data=DIR --seeds=0-15 --outdir=out
+    python generate_images.py --preset=vivid-tiny --data=DIR --clip=0 --frames=12 --outdir=out
     torchrun --nproc_per_node=8 generate_images.py --preset=vivid --data=DIR --seeds=0-9999 --outdir=out
     """
     _check_mode(click.get_current_context())
@@ -136,62 +153,87 @@ def main(**options: Any) -> None:
     processes = start_processes(options["device"])
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
     log = logging.getLogger("generate_images")
-    if options["images"]:
-        _follow_path(options, processes, log)
+    if options["images"] or options["clip"] is not None:
+        _follow_paths(options, processes, log)
     else:
         _generate_pairs(options, processes, log)
     processes.close()
 
 
 def _check_mode(ctx: click.Context) -> None:
-    """Refuse options of the mode that is not asked for: they would do nothing, silently."""
-    own = bool(ctx.params["images"])
-    if own and ctx.params["depth_model"] == "file":
+    """Refuse options of a mode that is not asked for: they would do nothing, silently."""
+    params = ctx.params
+    mode = "image" if params["images"] else "pairs" if params["clip"] is None else "clip"
+    if mode == "image" and params["depth_model"] == "file":
         raise UserError("one's own photographs have no depth beside them: name a depth model to estimate it")
     for parameter in ctx.command.params:
-        given = ctx.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
-        if given and own and (parameter.section == DATA or parameter.name == "subdirs"):
-            raise UserError(f"{parameter.opts[0]} is for pairs of a data set: leave it out, or --image")
-        if given and not own and parameter.section == PHOTOGRAPHS:
-            raise UserError(f"{parameter.opts[0]} is for one's own photographs: name one with --image")
+        if ctx.get_parameter_source(parameter.name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        modes, what = _MODES.get(parameter.name) or _MODES.get(parameter.section) or ((mode,), "")
+        if mode not in modes:
+            remedy = f"--{mode}" if mode != "pairs" else "give " + " or ".join(f"--{other}" for other in modes)
+            raise UserError(f"{parameter.opts[0]} is for {what}: leave it out, or {remedy}")
+    if mode != "pairs" and len(params["seeds"]) < params["samples"]:
+        raise UserError(f"{params['samples']} samples need as many seeds; --seeds has {len(params['seeds'])}")
 
 
-def _follow_path(options: dict[str, Any], processes: Processes, log: logging.Logger) -> None:
-    """Every photograph along the path; several get a folder each."""
+def _follow_paths(options: dict[str, Any], processes: Processes, log: logging.Logger) -> None:
+    """Render every path and report on it."""
     from tqdm import tqdm
 
-    from datasets.trajectories import plan_path
-    from datasets.user_image import photograph_files, read_photograph
     from metrics.neighbours import NeighbourReport
+    from metrics.truth import TruthReport
     from training.generation import open_sampler
     from training.trajectory import PathFolder, PathRenderer
 
-    seeds = options["seeds"][: options["samples"]]
-    if len(seeds) < options["samples"]:
-        raise UserError(f"{options['samples']} samples need as many seeds; --seeds has {len(seeds)}")
-    path = [options[name] for name in ("trajectory", "frames", "amount", "scene_scale", "convention", "pose")]
-    how = {name: options[name] for name in ("condition", "key_every", "fresh_noise")}
-    photographs = photograph_files(options["images"])
     sampler, _ = open_sampler(options, processes.device)
-    for name, file in processes.share(list(photographs.items())):
-        photograph, cameras = plan_path(read_photograph(file, options["fov"]), *path)
-        log.info("%s: %.1f degrees (%s), %d frames", file, photograph.fov_deg, photograph.fov_from, len(cameras))
+    seeds = options["seeds"][: options["samples"]]
+    how = {name: options[name] for name in ("condition", "key_every", "fresh_noise")}
+    paths = _photographs(options, processes) if options["images"] else _clip(options, processes, sampler.resolution)
+    for folder, photograph, cameras, truth, details in paths:
+        fov = f"{photograph.fov_deg:.1f} degrees ({photograph.fov_from})"
+        log.info("%s: %s, %d frames", photograph.name, fov, len(cameras))
         renderer = PathRenderer(sampler, photograph.view, cameras, seeds, batch_size=options["batch"], **how)
-        folder = PathFolder(options["outdir"] / (name if len(photographs) > 1 else ""), options["overwrite"])
-        report = NeighbourReport()
-        details = {name: options[name] for name in ("trajectory", "scene_scale", *NETWORK_ROLES, "guidance", "steps")}
-        frames = folder.write(
+        reports = [NeighbourReport(), *([TruthReport(truth)] if truth else [])]
+        frames = PathFolder(folder, options["overwrite"]).write(
             renderer,
             photograph,
             fps=options["fps"],
             homography=options["baseline"] == "homography",
-            report=report,
+            truth=truth,
+            reports=reports,
             formats=options["export"],
-            details=details,
+            details={**details, **{name: options[name] for name in (*NETWORK_ROLES, "guidance", "steps")}},
         )
         for _ in tqdm(frames, total=len(cameras), unit="frame", disable=not processes.is_main):
             pass
-        log.info("%s; see %s", report, folder.folder / "sheet.png")
+        log.info("%s; see %s", "; ".join(map(str, reports)), folder / "sheet.png")
+
+
+def _photographs(options: dict[str, Any], processes: Processes) -> Iterator[_Path]:
+    """Every photograph along the path; several get a folder each."""
+    from datasets.trajectories import plan_path
+    from datasets.user_image import photograph_files, read_photograph
+
+    path = [options[name] for name in ("trajectory", "frames", "amount", "scene_scale", "convention", "pose")]
+    files = photograph_files(options["images"])
+    for name, file in processes.share(list(files.items())):
+        photograph, cameras = plan_path(read_photograph(file, options["fov"]), *path)
+        folder = options["outdir"] / (name if len(files) > 1 else "")
+        yield folder, photograph, cameras, [], {name: options[name] for name in ("trajectory", "scene_scale")}
+
+
+def _clip(options: dict[str, Any], processes: Processes, resolution: int) -> Iterator[_Path]:
+    """The one clip along its own path."""
+    from datasets.clip_path import clip_path, open_clip
+    from datasets.realestate10k import open_split
+    from torch_utils.depth import STORED
+
+    for wanted in processes.share([options["clip"]]):
+        clips = open_split(options["data"], options["split"], depth=options["depth_model"] == STORED)
+        source, positions, truth = clip_path(*open_clip(clips, wanted), options["frames"], resolution)
+        details = {"data": options["data"], "split": options["split"], "clip": source.name, "positions": positions}
+        yield options["outdir"], source, [view.camera for view in truth], truth, details
 
 
 def _generate_pairs(options: dict[str, Any], processes: Processes, log: logging.Logger) -> None:

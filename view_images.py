@@ -104,7 +104,7 @@ def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
             send({"progress": min(done / total, 1)})
 
         with watch_evaluations(sampler, tick):
-            for frame in PathFolder(folder).write(renderer, photograph, report=report):
+            for frame in PathFolder(folder).write(renderer, photograph, reports=[report]):
                 send({"frame": frame.name})
         send({"report": str(report), "files": [name for name in DOWNLOADS if (folder / name).exists()]})
 

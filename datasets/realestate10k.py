@@ -8,9 +8,19 @@ from pathlib import Path
 
 from datasets.clips import ClipPairs
 from datasets.frame_files import TreeClips
-from datasets.layouts import open_clips
+from datasets.layouts import StoredClips, open_clips
 from datasets.pairs import FramePair, FrameRange
 from dnnlib.util import UserError
+
+
+def open_split(root: str | PathLike, split: str, resolution: int | None = None, *, depth: bool = False) -> StoredClips:
+    """The clips of one split; see `RealEstate10K` for the arguments, and `datasets.layouts.open_clips`."""
+    clips = open_clips(Path(root), split, resolution)
+    if not depth:
+        return clips
+    if not isinstance(clips, TreeClips):
+        raise UserError(f"{Path(root, split)} has no place for depth: name a depth model, or a tree of files")
+    return clips.with_depth()
 
 
 class RealEstate10K(ClipPairs):
@@ -42,11 +52,7 @@ class RealEstate10K(ClipPairs):
         pairs: Sequence[FramePair] | None = None,
         depth: bool = False,
     ) -> None:
-        clips = open_clips(Path(root), split, resolution)
-        if depth:
-            if not isinstance(clips, TreeClips):
-                raise UserError(f"{Path(root, split)} has no place for depth: name a depth model, or a tree of files")
-            clips = clips.with_depth()
+        clips = open_split(root, split, resolution, depth=depth)
         try:
             super().__init__(clips, range_selection, resolution, seed=seed, pairs=pairs)
         except UserError as error:

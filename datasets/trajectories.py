@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -20,11 +20,13 @@ from dnnlib.util import UserError
 from torch_utils.cameras import Camera, homogeneous, relative_pose
 from torch_utils.warping import euler_rotation
 
+DEFAULT_FRAMES = 24
+
 # Distance of what `orbit` and `spiral` look at. The unit is RealEstate10K's: there the median depth of a frame, from
 # points matched under the published poses, is 3.3 to 4.2 in five clips of six.
 _SUBJECT = 3.5
-_DEFAULT_FRAMES = 24
 _MOST_FRAMES = 100_000
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def plan_path(
     if not scene_scale > 0:
         raise UserError(f"--scene-scale is {scene_scale:g}; it multiplies distances and must be positive")
     if path in PATHS:
-        frames = _DEFAULT_FRAMES if frames is None else frames
+        frames = DEFAULT_FRAMES if frames is None else frames
         return photograph, named_path(path, photograph.view.camera, frames, amount, scene_scale)
     if amount is not None:
         raise UserError(f"--amount is for named paths ({', '.join(PATHS)}); a file is scaled by --scene-scale")
@@ -172,8 +174,8 @@ def follow(path: Sequence[Camera], photograph: Camera, scene_scale: float = 1.0)
     ]
 
 
-def thin_out(path: Sequence[Camera], frames: int | None) -> list[Camera]:
-    """`frames` cameras of a path, evenly spaced, with the first and the last; None keeps all."""
+def thin_out(path: Sequence[_T], frames: int | None) -> list[_T]:
+    """`frames` frames of a path, evenly spaced, with the first and the last; None keeps all."""
     if frames is None:
         return list(path)
     check_frames(frames)

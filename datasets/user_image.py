@@ -28,13 +28,13 @@ _FILM_DIAGONAL_MM = math.hypot(36, 24)  # what "35 mm equivalent" refers to (CIP
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """A photograph and the camera that took it, which stands at the origin of the world.
+    """A photograph, or the first frame of a clip, and the camera that took it: the beginning of a path.
 
     Attributes:
         name: file name, for the eye.
-        view: the picture, its shorter side at most 1024 pixels.
+        view: the picture. The camera of a photograph stands at the origin of the world.
         fov_deg: field of view of the shorter side.
-        fov_from: where that is known from: "--fov", "EXIF", "path" or "default".
+        fov_from: where that is known from: "--fov", "EXIF", "path", "clip" or "default".
     """
 
     name: str
@@ -53,6 +53,8 @@ def read_photograph(file: str | PathLike, fov_deg: float | None = None) -> Photo
 
     EXIF orientation is applied. The focal length is `fov_deg` (of the shorter side, in degrees), else EXIF's 35 mm
     equivalent, else `DEFAULT_FOV_DEG`. The principal point is the centre.
+
+    A shorter side of more than 1024 pixels is shrunk to that.
 
     Raises UserError for what is no image or smaller than 8 pixels a side, and for a field of view beyond 1 .. 170.
     """

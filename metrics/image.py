@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -54,6 +57,12 @@ def psnr(images: torch.Tensor, target: torch.Tensor, where: torch.Tensor | None 
     weight = torch.ones_like(error) if where is None else where.to(error)
     mse = (error * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
     return 10 * torch.log10(255**2 / mse)
+
+
+def finite_mean(values: Sequence[float]) -> float | None:
+    """The mean of those that are finite, as the PSNR of equal images is not; None where there is none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None
 
 
 def ssim(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from metrics.geometry import THRESHOLD_PX, THRESHOLD_SIDE, median_epipolar_distance
-from metrics.image import psnr
+from metrics.image import finite_mean, psnr
 from torch_utils.cameras import Camera, View
 from torch_utils.matching import Keypoints, sift
 from torch_utils.turning import same_place, turned_view
@@ -43,13 +43,12 @@ class NeighbourReport:
     def summary(self) -> dict[str, Any]:
         """`tsed`: share of pairs with a median below 2 pixels at 256; `psnr_db`: mean; None where there is no pair."""
         consistent = [distance < THRESHOLD_PX for distance in self._distances]
-        finite = [value for value in self._psnrs if math.isfinite(value)]
         return {
             "neighbours": {
                 "pairs": len(self._distances),
                 "too_few_matches": sum(math.isinf(distance) for distance in self._distances),
                 "tsed": sum(consistent) / len(consistent) if consistent else None,
-                "psnr_db": sum(finite) / len(finite) if finite else None,
+                "psnr_db": finite_mean(self._psnrs),
             }
         }
 

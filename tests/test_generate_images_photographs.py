@@ -108,7 +108,7 @@ def test_several_photographs_get_a_folder_each(network: str, tmp_path: Path) -> 
         (["--image", "{photo}", "--samples", "9"], "9 samples need as many seeds; --seeds has 8"),
         (["--image", "{photo}", "--range-selection", "mid"], "--range-selection is for pairs of a data set"),
         (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),
-        (["--frames", "3"], "--frames is for one's own photographs: name one with --image"),
+        (["--frames", "3"], "--frames is for paths: leave it out, or give --image or --clip"),
         (["--image", "{photo}", "--fps", "0"], "0 frames a second is no speed"),
         (["--image", "{photo}", "--outdir", "{text}/out"], "choose another folder"),
     ],

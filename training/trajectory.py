@@ -1,4 +1,4 @@
-"""A photograph and a camera path to pictures on the disk, one frame after the other."""
+"""A photograph, or a clip, and a camera path to pictures on the disk, one frame after the other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ _MOST_KEY_FRAMES = 16  # that stochastic conditioning remembers, so that memory 
 _SHEET_COLUMNS = 8
 _SPREAD_WHITE = 64  # standard deviation, in levels of 255, that is white in a map of the spread
 _SHEET_CELL = 160  # pixels, at least
-_PATTERNS = ("frame_*.png", "spread_*.png", "homography_*.png", "trajectory.json")
+_ROWS = ("truth", "homography", "spread")  # of the sheet, below the samples
+_PATTERNS = ("frame_*.png", *(f"{kind}_*.png" for kind in _ROWS), "trajectory.json")
 _EXPORTS = {"realestate10k": "realestate10k.txt", "colmap": "colmap", "matrices": "matrices_opencv_w2c.txt"}
 _log = logging.getLogger(__name__)
 
@@ -115,8 +116,9 @@ class PathFolder:
 
     `frame_000000.png` is the sample of the first seed, `frame_000000_seed1.png` that of seed 1; `spread_000000.png` the
     standard deviation over samples, white at 64 levels; `homography_000000.png` the photograph turned to where the
-    camera looks, transparent where it shows nothing; `trajectory.json` the cameras of the frames, as nerfstudio reads
-    them, and all that was set and found.
+    camera looks, transparent where it shows nothing; `truth_000000.png` the true frame, where it is known (the videos
+    then show source view, sample and truth side by side); `trajectory.json` the cameras of the frames, as nerfstudio
+    reads them, and all that was set and found.
 
     Args:
         overwrite: remove the frames of an earlier path; otherwise a folder that has some is refused with UserError.
@@ -141,7 +143,8 @@ class PathFolder:
         *,
         fps: float = 12,
         homography: bool = False,
-        report: Report | None = None,
+        truth: Sequence[View] = (),
+        reports: Sequence[Report] = (),
         formats: Sequence[str] = (),
         details: Mapping[str, Any] | None = None,
     ) -> Iterator[Path]:
@@ -149,28 +152,33 @@ class PathFolder:
 
         Args:
             homography: write what the photograph shows where the camera has only turned or zoomed.
+            truth: what the cameras of the path really saw, [3, R, R] each; R is the sampler's resolution.
+            reports: judge the samples of the first seed.
             formats: write the path in these formats of `trajectory_files.FORMATS`, too.
             details: more for `trajectory.json`.
         """
         cameras = renderer.square_cameras
+        source = _pixels(photograph.view.square(renderer.sampler.resolution).image)
+        true_pictures = [_pixels(view.image) for view in truth] or [None] * len(cameras)
         with ExitStack() as stack:
             videos = self._open_videos(stack, fps)
-            for number, (camera, samples) in enumerate(zip(cameras, renderer, strict=True)):
-                pictures = [image.permute(1, 2, 0).numpy() for image in samples]
+            for number, (camera, samples, true) in enumerate(zip(cameras, renderer, true_pictures, strict=True)):
+                pictures = [_pixels(image) for image in samples]
                 for picture, seed in zip(pictures, [None, *renderer.seeds[1:]], strict=True):
                     save_png(self.frame(number, seed), picture)
                 if len(pictures) > 1:
                     save_png(self.folder / f"spread_{number:06d}.png", spread_map(samples))
                 if homography and same_place(photograph.view.camera, camera):
                     save_png(self.folder / f"homography_{number:06d}.png", _masked(photograph.view, camera))
-                if report:
+                if true is not None:
+                    save_png(self.folder / f"truth_{number:06d}.png", true)
+                for report in reports:
                     report.add(samples[0], camera)
                 for add in videos:
-                    add(pictures[0])
+                    add(pictures[0] if true is None else np.concatenate([source, pictures[0], true], axis=1))
                 yield self.frame(number)
-        self._finish(
-            renderer, photograph, cameras, formats, {**(details or {}), **(report.summary() if report else {})}
-        )
+        found = {name: value for report in reports for name, value in report.summary().items()}
+        self._finish(renderer, photograph, cameras, formats, {**(details or {}), **found})
 
     def _open_videos(self, stack: ExitStack, fps: float) -> list[AddFrame]:
         videos = [stack.enter_context(gif_writer(self.folder / "video.gif", fps))]
@@ -201,11 +209,11 @@ class PathFolder:
         save_png(self.folder / "sheet.png", self._sheet(photograph.view, len(cameras), renderer.seeds))
 
     def _sheet(self, photograph: View, frames: int, seeds: Sequence[int]) -> Image.Image:
-        """The photograph with its crop, and evenly spaced frames; samples, homographies and spread below each other."""
+        """The photograph with its crop, and evenly spaced frames; samples, truth and what else there is below."""
         count = min(frames, _SHEET_COLUMNS)
         shown = [round(k * (frames - 1) / max(count - 1, 1)) for k in range(count)]
         rows = {f"seed {seed}": [self.frame(n, seed if k else None) for n in shown] for k, seed in enumerate(seeds)}
-        for kind in ("homography", "spread"):
+        for kind in _ROWS:
             files = [self.folder / f"{kind}_{n:06d}.png" for n in shown]
             if any(file.exists() for file in files):
                 rows[kind] = files
@@ -214,7 +222,7 @@ class PathFolder:
         cell = side * -(-_SHEET_CELL // side)
         firsts = [photograph_with_crop(photograph, cell), *[None] * (len(rows) - 1)]
         cells = [[first, *row] for first, row in zip(firsts, pictures, strict=True)]
-        return contact_sheet(cells, ["photograph", *(f"frame {n}" for n in shown)], list(rows), cell)
+        return contact_sheet(cells, ["source", *(f"frame {n}" for n in shown)], list(rows), cell)
 
 
 def spread_map(samples: torch.Tensor) -> np.ndarray:
@@ -228,7 +236,7 @@ def spread_map(samples: torch.Tensor) -> np.ndarray:
 
 def photograph_with_crop(photograph: View, cell: int) -> np.ndarray:
     """The photograph, as large as fits a square cell, with the square that the networks see outlined: [H, W, 3]."""
-    image = Image.fromarray(photograph.image.permute(1, 2, 0).numpy())
+    image = Image.fromarray(_pixels(photograph.image))
     image = ImageOps.contain(image, (cell, cell), Image.Resampling.LANCZOS)
     left, top, side, _ = center_box(*image.size, None, None)
     ImageDraw.Draw(image).rectangle((left, top, left + side - 1, top + side - 1), outline=(255, 220, 0), width=2)
@@ -252,6 +260,11 @@ def watch_evaluations(sampler: NovelViewSampler, callback: Callable[[], None]) -
         for net in networks:
             stack.callback(net.register_forward_hook(lambda *_: callback()).remove)
         yield
+
+
+def _pixels(image: torch.Tensor) -> np.ndarray:
+    """[3, H, W] to [H, W, 3]."""
+    return image.permute(1, 2, 0).numpy()
 
 
 def _masked(photograph: View, camera: Camera) -> Image.Image:

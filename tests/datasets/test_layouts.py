@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from datasets.clip_path import clip_path, open_clip
 from datasets.layouts import find_splits, open_clips
 from datasets.pack_writer import write_pack
 from datasets.packed import Recipe
-from datasets.realestate10k import RealEstate10K
+from datasets.realestate10k import RealEstate10K, open_split
 from datasets.synthetic import SyntheticClips
 from dnnlib.util import UserError
 from tests.datasets.layout_writers import write_lvsm, write_nerfstudio
@@ -54,6 +55,21 @@ def test_each_layout_is_recognised_and_gives_the_same_pairs(layout: tuple[str, P
             torch.testing.assert_close(one.camera.intrinsics, other.camera.intrinsics, rtol=0, atol=1e-5)
             torch.testing.assert_close(one.camera.extrinsics, other.camera.extrinsics, rtol=0, atol=1e-6)
             assert one.camera.frame_side == other.camera.frame_side == 32
+
+
+def test_each_layout_gives_the_same_path_of_a_clip(layout: tuple[str, Path], tree: Path) -> None:
+    name, root = layout
+    ours, theirs = (
+        clip_path(*open_clip(open_split(folder, "test"), clip), 4, 16)
+        for folder, clip in ((root, "3"), (tree, "test-00003"))
+    )
+    assert ours.source.name == theirs.source.name
+    assert ours.positions == theirs.positions == [0, 4, 7, 11]
+    for one, other in zip(ours.truth, theirs.truth, strict=True):
+        tolerance = 6 if name == "pixelSplat chunks" else 0 if name != "pack" else 1  # a pack shrank its frames before
+        assert float((one.image.float() - other.image.float()).abs().mean()) <= tolerance
+        torch.testing.assert_close(one.camera.intrinsics, other.camera.intrinsics, rtol=0, atol=1e-5)
+        torch.testing.assert_close(one.camera.extrinsics, other.camera.extrinsics, rtol=0, atol=1e-6)
 
 
 def test_a_folder_in_no_layout_lists_those_known(tmp_path: Path) -> None:
