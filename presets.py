@@ -24,7 +24,7 @@ MODELS = {
 # intrinsics is not known: set published_intrinsics to True, or pass --published-intrinsics, to try.
 SAMPLING = {
     "vivid": dict(net="vivid-base", gnet="vivid-uncond", sr_model="vivid-sr", guidance=1.5, published_intrinsics=False),
-    "vivid-tiny": dict(net="vivid-tiny-base", steps=18, data=f"{_ASSETS}/vivid-tiny/views", range_selection="12-33"),
+    "vivid-tiny": dict(net="vivid-tiny-base", steps=8, sigma_min=0.5, sigma_max=40.0, data=f"{_ASSETS}/vivid-tiny/views", range_selection="12-33"),
 }  # fmt: skip
 
 # train_nvs.py. The first three are the published ones (arXiv:2411.07765).
@@ -53,5 +53,5 @@ TRAINING = {
     "vivid-sr":     dict(duration=2**28, sr_training=True, noisy_sr=0.25, **_SR),
     "vivid-tiny-base":   dict(duration=2**16, P_mean=-1.6, sigma_data=0.1, **_SWEPT, **_TINY_32),
     "vivid-tiny-uncond": dict(duration=2**15, P_mean=-0.6, uncond=True, **_TINY_32),
-    "vivid-tiny-sr":     dict(duration=2**15, P_mean=-2.3, sigma_data=0.05, sr_training=True, noisy_sr=0.02, **_SWEPT, **_TINY_128),
+    "vivid-tiny-sr":     dict(duration=2**16, P_mean=-2.3, sigma_data=0.05, sr_training=True, noisy_sr=0.02, **_SWEPT, **_TINY_128),
 }  # fmt: skip

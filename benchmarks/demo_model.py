@@ -1,7 +1,7 @@
 """Does the demo model obey the camera, and does its super-resolution beat bicubic? Prints a table of each.
 
-python benchmarks/demo_model.py --net=vivid-tiny-base --data=DIR --range-selection=16-33
-python benchmarks/demo_model.py --net=NETWORK.safetensors --data=DIR --range-selection=16-33
+python benchmarks/demo_model.py --preset=vivid-tiny --data=DIR --range-selection=16-33
+python benchmarks/demo_model.py --net=SUPER-RESOLUTION.safetensors --data=DIR --range-selection=16-33
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -18,13 +18,14 @@ import torch.nn.functional as F
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from datasets.realestate10k import RealEstate10K
-from dnnlib.cli import RangeSelection
+from dnnlib.cli import Command, option
+from dnnlib.sampling_options import DATA, data_options, network_options, solver_options
 from metrics import Evaluation
 from metrics.views import Views
+from presets import SAMPLING
 from torch_utils.cameras import Camera, homogeneous, pixels_to_uint8, relative_pose, resize_image
 from training.conditioning import SUPER_RESOLUTION_FACTOR
-from training.generation import GeneratedBatches, NovelViewSampler
-from training.model_io import load_network, resolve_network
+from training.generation import GeneratedBatches, open_sampler
 
 
 def inverted(source: Camera, target: Camera) -> Camera:
@@ -40,18 +41,16 @@ def bicubic(target: torch.Tensor) -> torch.Tensor:
     return pixels_to_uint8(F.interpolate(small, (side, side), mode="bicubic", align_corners=False))
 
 
-@click.command()
-@click.option("--net", required=True, help="Base or super-resolution network.")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder with a test split.")
-@click.option("--range-selection", type=RangeSelection(), default="16-33", show_default=True)
-@click.option("--num", default=100, show_default=True, help="Pairs.")
-@click.option("--steps", default=18, show_default=True)
-@click.option("--split", default="test", show_default=True)
-def main(net: str, data: Path, range_selection: str, num: int, steps: int, split: str) -> None:
-    """Judge one network of the demo model."""
-    network = load_network(resolve_network(net), "cpu").freeze()
-    sampler = NovelViewSampler(network, sampler_kwargs={"num_steps": steps})
-    pairs = RealEstate10K(data, split, range_selection, resolution=None)
+@click.command(cls=Command)
+@network_options(SAMPLING)
+@data_options()
+@solver_options()
+@option("--num", section=DATA, type=int, default=100, help="Pairs.")
+def main(num: int, **options: Any) -> None:
+    """Judge the demo model, or one network of it."""
+    sampler, _ = open_sampler(options, "cpu")
+    network = sampler.net
+    pairs = RealEstate10K(options["data"], options["split"], options["range_selection"], resolution=None)
     judged: dict[str, Evaluation] = {}
     obeyed = 0
 
