@@ -20,7 +20,7 @@ from training.conditioning import low_resolution_image
 from training.guidance import view_denoiser
 from training.model_io import load_network, resolve_network
 from training.precond import NVPrecond
-from training.sampling import edm_sampler
+from training.sampling import check_solver, edm_sampler, evaluation_levels
 
 
 class PairSource(Protocol):
@@ -67,6 +67,7 @@ class NovelViewSampler:
             raise UserError("the guidance network wants depth in another form than the base network: they must agree")
         if self.sr_model is not None and not self.sr_model.super_res:
             raise UserError("the network given as --sr-model is not a super-resolution network")
+        check_solver(**self.sampler_kwargs)
 
     @property
     def resolution(self) -> int:
@@ -77,6 +78,20 @@ class NovelViewSampler:
     def device(self) -> torch.device:
         """Where the networks are."""
         return next(self.net.parameters()).device
+
+    @property
+    def networks(self) -> dict[str, NVPrecond]:
+        """Those that are evaluated, by role."""
+        roles = {role: getattr(self, role) for role in NETWORK_ROLES}
+        return {
+            role: net for role, net in roles.items() if net is not None and not (role == "gnet" and self.guidance == 1)
+        }
+
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """How often each network is evaluated for an image."""
+        levels = evaluation_levels(**self.sampler_kwargs)
+        return dict.fromkeys(self.networks, len(levels))
 
     @torch.no_grad()
     def __call__(

@@ -25,6 +25,7 @@ _KINDS = ("src", "sample", "tgt")
 _TITLES = ("source", "sample", "target")
 _SEEDS_PER_FOLDER = 1000
 _SHEET_ROWS = 16
+_BEFORE = {"solver": "heun"}  # what earlier runs, which do not say so, did
 _REPORTED_PACKAGES = ("torch", "numpy", "Pillow", "safetensors")
 
 
@@ -60,7 +61,10 @@ class ResultFolder:
             return
         try:
             content = json.loads(run.read_text())
-            earlier, records = content["options"], {record["seed"]: record for record in content["images"]}
+            earlier, records = (
+                {**_BEFORE, **content["options"]},
+                {record["seed"]: record for record in content["images"]},
+            )
         except (json.JSONDecodeError, KeyError, TypeError):
             raise UserError(f"{run} is damaged: give --overwrite or another --outdir") from None
         for name, value in self.identity.items():
