@@ -27,6 +27,14 @@ def network_options(presets: Mapping[str, Mapping[str, Any]]) -> Callable[[Calla
             "--sr-model", section=NETWORKS, metavar="FILE|URL|NAME", help="Super-resolution network behind the base."
         ),
         option("--guidance", section=NETWORKS, type=float, default=1.0, help="Strength of guidance; 1 is none."),
+        option(
+            "--guidance-interval",
+            section=NETWORKS,
+            type=float,
+            nargs=2,
+            metavar="LO HI",
+            help="Guidance only at noise levels LO < sigma <= HI.  [default: everywhere]",
+        ),
         option("--depth-model", section=NETWORKS, metavar="NAME|DIR", help="Depth: small, base, large, DIR, or file."),
         option(
             "--published-intrinsics/--correct-intrinsics",

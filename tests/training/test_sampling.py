@@ -9,7 +9,7 @@ from dnnlib import UserError, sampling_options
 from tests.golden import golden_network, recipe, relative_error, tensors, vectors
 from torch_utils.random import SeededGenerators
 from training.guidance import guided_denoiser
-from training.sampling import SOLVERS, edm_sampler, evaluation_levels, noise_levels
+from training.sampling import SOLVERS, Denoiser, edm_sampler, evaluation_levels, noise_levels
 
 MU, S = 0.3, 0.4  # vectors.json -> sampler.gauss
 
@@ -133,6 +133,24 @@ def test_guidance_extrapolates_away_from_the_guidance_network() -> None:
     assert torch.equal(guided_denoiser(net, src, geometry, gnet, 1.0)(x, sigma), d)
     with pytest.raises(ValueError, match="needs a guidance network"):
         guided_denoiser(net, src, geometry, None, 1.5)
+
+
+def test_outside_its_interval_guidance_is_off_and_its_network_not_evaluated() -> None:
+    net, gnet = golden_network("base"), golden_network("uncond")
+    src, geometry, x = tensors()["sampler/src"], tensors()["net/base/geometry"], tensors()["sampler/noise"]
+    calls = []
+    gnet.register_forward_hook(lambda *_: calls.append(1))
+
+    def denoiser(**options: object) -> Denoiser:
+        return guided_denoiser(net, src, geometry, gnet, 1.5, **options)
+
+    sigma = torch.tensor(2.0)
+    alone, guided = guided_denoiser(net, src, geometry)(x, sigma), denoiser()(x, sigma)
+    assert not torch.equal(alone, guided)
+    for interval, inside in (((0.0, math.inf), True), ((1.0, 2.0), True), ((2.0, 3.0), False)):
+        calls.clear()
+        assert torch.equal(denoiser(interval=interval)(x, sigma), guided if inside else alone)
+        assert len(calls) == inside
 
 
 def test_noise_on_the_low_resolution_image_is_drawn_anew_in_each_evaluation() -> None:
