@@ -13,7 +13,8 @@ from dnnlib.cli import RangeSelection, option, preset_option
 NETWORKS, DATA, SAMPLER = "Networks", "Data", "Sampler"
 NETWORK_ROLES = ("net", "gnet", "sr_model")
 DATA_OPTIONS = ("data", "split", "range_selection")
-SOLVER_OPTIONS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
+SOLVER_OPTIONS = ("solver", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
+SOLVERS = ("heun", "euler", "dpmpp_2m")
 
 
 def network_options(presets: Mapping[str, Mapping[str, Any]]) -> Callable[[Callable], Callable]:
@@ -26,6 +27,14 @@ def network_options(presets: Mapping[str, Mapping[str, Any]]) -> Callable[[Calla
             "--sr-model", section=NETWORKS, metavar="FILE|URL|NAME", help="Super-resolution network behind the base."
         ),
         option("--guidance", section=NETWORKS, type=float, default=1.0, help="Strength of guidance; 1 is none."),
+        option(
+            "--guidance-interval",
+            section=NETWORKS,
+            type=float,
+            nargs=2,
+            metavar="LO HI",
+            help="Guidance only at noise levels LO < sigma <= HI.  [default: everywhere]",
+        ),
         option("--depth-model", section=NETWORKS, metavar="NAME|DIR", help="Depth: small, base, large, DIR, or file."),
         option(
             "--published-intrinsics/--correct-intrinsics",
@@ -51,6 +60,13 @@ def solver_options() -> Callable[[Callable], Callable]:
     """Decorator: how to sample."""
     return _all(
         option("--steps", section=SAMPLER, type=click.IntRange(min=1), default=32, help="Sampling steps."),
+        option(
+            "--solver",
+            section=SAMPLER,
+            type=click.Choice(SOLVERS),
+            default="heun",
+            help="How a step is made; heun asks the networks twice.",
+        ),
         option("--sigma_min", section=SAMPLER, type=float, default=0.002, help="Lowest noise level."),
         option("--sigma_max", section=SAMPLER, type=float, default=80.0, help="Highest noise level."),
         option("--rho", section=SAMPLER, type=float, default=7.0, help="Exponent of the noise levels."),

@@ -80,6 +80,26 @@ def test_another_experiment_in_the_same_folder_is_refused_unless_asked_for(out: 
     assert "holds a run with guidance 1.5, this one has 2.0: give --overwrite or another --outdir" in result.output
 
 
+def test_solver_and_guidance_interval(out: Path, data: Path, tmp_path: Path) -> None:
+    arguments = [*NETWORKS, *FAST, "--data", str(data), "--seeds", "0", "--guidance-interval", "0.1", "inf"]
+    result = run(*arguments, "--solver", "dpmpp_2m", "--outdir", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    options = json.loads((tmp_path / "run.json").read_text())["options"]
+    assert (options["solver"], options["guidance_interval"]) == ("dpmpp_2m", [0.1, "inf"])
+    again = run(*arguments, "--outdir", str(tmp_path))
+    assert again.exit_code == 2
+    assert "holds a run with solver dpmpp_2m, this one has heun" in again.output
+
+
+def test_a_folder_from_before_there_was_a_choice_goes_on(out: Path, data: Path) -> None:
+    run_file = out / "run.json"
+    content = json.loads(run_file.read_text())
+    del content["options"]["solver"], content["options"]["guidance_interval"]
+    run_file.write_text(json.dumps(content))
+    result = run(*NETWORKS, *FAST, "--data", str(data), "--seeds", "0-3", "--outdir", str(out))
+    assert result.exit_code == 0, result.output
+
+
 def test_subdirs_and_super_resolution(data: Path, tmp_path: Path) -> None:
     import torch
 
@@ -124,6 +144,9 @@ def test_two_processes_make_the_same_pictures(out: Path, data: Path, tmp_path: P
         (["--range-selection", "near"], "no range of frame gaps"),
         (["--seeds", "5-1"], "runs backwards"),
         (["--steps", "0"], "--steps"),
+        (["--solver", "rk4"], "--solver"),
+        (["--solver", "dpmpp_2m", "--S_churn", "1"], "leave out --S_churn"),
+        (["--guidance-interval", "2", "1"], "is empty or negative"),
         (["--device", "tpu9"], "tpu9"),
         (["--device", "mps"], "not available"),
     ],

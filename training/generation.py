@@ -17,10 +17,10 @@ from torch_utils.cameras import Camera, View, pixels_to_float, pixels_to_uint8, 
 from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.random import SeededGenerators
 from training.conditioning import low_resolution_image
-from training.guidance import view_denoiser
+from training.guidance import EVERYWHERE, in_interval, view_denoiser
 from training.model_io import load_network, resolve_network
 from training.precond import NVPrecond
-from training.sampling import edm_sampler
+from training.sampling import check_solver, edm_sampler, evaluation_levels
 
 
 class PairSource(Protocol):
@@ -35,7 +35,7 @@ class NovelViewSampler:
 
     Attributes:
         net: the base network; gnet: its guidance network; sr_model: super-resolution network for what `net` gives.
-        guidance: 1 is none.
+        guidance: 1 is none; guidance_interval: (low, high), the noise levels low < sigma <= high that have it.
         sampler_kwargs: see `edm_sampler`; for base and super-resolution alike.
         published_intrinsics: see `geometry_vector`.
         depth_model: tells a network that needs it the depth of source views, from what that network sees of them; None
@@ -49,6 +49,7 @@ class NovelViewSampler:
     sampler_kwargs: Mapping[str, Any] = field(default_factory=dict)
     published_intrinsics: bool = False
     depth_model: DepthModel | None = None
+    guidance_interval: tuple[float, float] = EVERYWHERE
 
     def __post_init__(self) -> None:
         if self.gnet is None and self.guidance != 1:
@@ -67,6 +68,12 @@ class NovelViewSampler:
             raise UserError("the guidance network wants depth in another form than the base network: they must agree")
         if self.sr_model is not None and not self.sr_model.super_res:
             raise UserError("the network given as --sr-model is not a super-resolution network")
+        low, high = self.guidance_interval
+        if not 0 <= low < high:
+            raise UserError(f"the guidance interval {low:g} {high:g} is empty or negative: give 0 <= LO < HI")
+        if self.guidance == 1 and self.guidance_interval != EVERYWHERE:
+            raise UserError("there is no guidance to have an interval: leave it out, or give --guidance other than 1")
+        check_solver(**self.sampler_kwargs)
 
     @property
     def resolution(self) -> int:
@@ -77,6 +84,21 @@ class NovelViewSampler:
     def device(self) -> torch.device:
         """Where the networks are."""
         return next(self.net.parameters()).device
+
+    @property
+    def networks(self) -> dict[str, NVPrecond]:
+        """Those that are evaluated, by role."""
+        roles = {role: getattr(self, role) for role in NETWORK_ROLES}
+        return {
+            role: net for role, net in roles.items() if net is not None and not (role == "gnet" and self.guidance == 1)
+        }
+
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """How often each network is evaluated for an image."""
+        levels = evaluation_levels(**self.sampler_kwargs)
+        guided = sum(in_interval(level, self.guidance_interval) for level in levels)
+        return {role: guided if role == "gnet" else len(levels) for role in self.networks}
 
     @torch.no_grad()
     def __call__(
@@ -117,6 +139,7 @@ class NovelViewSampler:
             targets,
             gnet,
             guidance,
+            interval=self.guidance_interval,
             published_intrinsics=self.published_intrinsics,
             depth_model=self.depth_model,
             conditioning_image=low,
@@ -137,6 +160,7 @@ def open_sampler(options: Mapping[str, Any], device: torch.device | str) -> tupl
     sampler = NovelViewSampler(
         **networks,
         guidance=options["guidance"],
+        guidance_interval=options["guidance_interval"] or EVERYWHERE,
         sampler_kwargs={"num_steps": options["steps"], **{name: options[name] for name in SOLVER_OPTIONS}},
         published_intrinsics=options["published_intrinsics"],
         depth_model=choose_depth_model(options["depth_model"], needs_depth, device),
@@ -194,11 +218,14 @@ def generate_images(
     batch_size: int = 4,
     published_intrinsics: bool = False,
     depth_model: DepthModel | None = None,
+    guidance_interval: tuple[float, float] = EVERYWHERE,
     **sampler_kwargs: Any,
 ) -> GeneratedBatches:
     """Novel views for pairs of a data set: seed s names both the pair, `dataset[s]`, and the noise.
 
     `batch_size` changes nothing but speed and memory. Other arguments as for `NovelViewSampler` and `edm_sampler`.
     """
-    sampler = NovelViewSampler(net, gnet, sr_model, guidance, sampler_kwargs, published_intrinsics, depth_model)
+    sampler = NovelViewSampler(
+        net, gnet, sr_model, guidance, sampler_kwargs, published_intrinsics, depth_model, guidance_interval
+    )
     return GeneratedBatches(sampler, dataset, seeds, batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,6 +13,8 @@ from training.conditioning import views_input
 from training.precond import NVPrecond
 from training.sampling import Denoiser
 
+EVERYWHERE = (0.0, math.inf)
+
 
 def guided_denoiser(
     net: NVPrecond,
@@ -20,6 +23,7 @@ def guided_denoiser(
     gnet: NVPrecond | None = None,
     guidance: float = 1.0,
     *,
+    interval: tuple[float, float] = EVERYWHERE,
     conditioning_image: torch.Tensor | None = None,
     randn_like: Callable[[torch.Tensor], torch.Tensor] = torch.randn_like,
 ) -> Denoiser:
@@ -28,6 +32,8 @@ def guided_denoiser(
     Args:
         src: source views [B, 3 or 4, R, R]; geometry: [B, 20]; conditioning_image: [B, 3, R, R], as for the network.
         gnet: guidance network, usually unconditional; not evaluated at guidance 1.
+        interval: (low, high); elsewhere than in low < sigma <= high the guidance network is not evaluated, and D comes
+            out (Kynkaanniemi et al. 2024; arXiv:2404.07724).
         randn_like: where the noise on the conditioning image comes from, anew in each evaluation.
 
     What does not depend on the noise level (epipolar distances, warped coordinates, the source features of a network
@@ -41,9 +47,16 @@ def guided_denoiser(
     guide = _single_denoiser(gnet, src[:, : gnet.source_channels], geometry, conditioning_image, randn_like)
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        if not in_interval(float(sigma), interval):
+            return main(x, sigma)
         return guide(x, sigma).lerp(main(x, sigma), guidance)
 
     return denoise
+
+
+def in_interval(sigma: float, interval: tuple[float, float]) -> bool:
+    """low < sigma <= high."""
+    return interval[0] < sigma <= interval[1]
 
 
 def _single_denoiser(
@@ -81,6 +94,7 @@ def view_denoiser(
     gnet: NVPrecond | None = None,
     guidance: float = 1.0,
     *,
+    interval: tuple[float, float] = EVERYWHERE,
     published_intrinsics: bool = False,
     depth_model: DepthModel | None = None,
     conditioning_image: torch.Tensor | None = None,
@@ -95,7 +109,7 @@ def view_denoiser(
         depth_model: see `views_input`.
         randn_like: for the noise on the conditioning image, and for the choice of views, each image's from its own.
     """
-    rest = {"conditioning_image": conditioning_image, "randn_like": randn_like}
+    rest = {"interval": interval, "conditioning_image": conditioning_image, "randn_like": randn_like}
     inputs = [
         _network_input(net, views, targets, published_intrinsics, depth_model) for views in zip(*pools, strict=True)
     ]

@@ -178,7 +178,7 @@ class NVPrecond(nn.Module):
         Returns: the denoised view, float32 [B, 3, R, R].
         """
         dst = dst.to(torch.float32)
-        sigma = sigma.to(torch.float32).expand(len(dst)).reshape(-1, 1, 1, 1)
+        sigma = sigma.to(dst.device, torch.float32).expand(len(dst)).reshape(-1, 1, 1, 1)
         geometry = self._geometry(geometry)
         if terms is None:
             terms = self.geometry_terms(src, geometry)

@@ -25,6 +25,7 @@ _KINDS = ("src", "sample", "tgt")
 _TITLES = ("source", "sample", "target")
 _SEEDS_PER_FOLDER = 1000
 _SHEET_ROWS = 16
+_BEFORE = {"solver": "heun", "guidance_interval": None}  # what earlier runs, which do not say so, did
 _REPORTED_PACKAGES = ("torch", "numpy", "Pillow", "safetensors")
 
 
@@ -60,7 +61,10 @@ class ResultFolder:
             return
         try:
             content = json.loads(run.read_text())
-            earlier, records = content["options"], {record["seed"]: record for record in content["images"]}
+            earlier, records = (
+                {**_BEFORE, **content["options"]},
+                {record["seed"]: record for record in content["images"]},
+            )
         except (json.JSONDecodeError, KeyError, TypeError):
             raise UserError(f"{run} is damaged: give --overwrite or another --outdir") from None
         for name, value in self.identity.items():
@@ -130,16 +134,23 @@ def open_result_folder(
 
     `more` adds to what tells runs apart. Raises UserError where the folder holds another run.
     """
-    chosen = ("split", "range_selection", "guidance", "published_intrinsics", "depth_model")
+    chosen = ("split", "range_selection", "guidance", "guidance_interval", "published_intrinsics", "depth_model")
     identity = {
         **{role: file_sha256(files[role]) if role in files else None for role in NETWORK_ROLES},
-        **{name: options[name] for name in chosen},
-        **{name: str(value) if value == math.inf else value for name, value in sampler.sampler_kwargs.items()},
+        **{name: _plain(options[name]) for name in chosen},
+        **{name: _plain(value) for name, value in sampler.sampler_kwargs.items()},
         "data": str(Path(options["data"]).resolve()),
         **more,
     }
     folder = writable_directory(options["outdir"])
     return ResultFolder(folder, options.get("subdirs", False), identity, options.get("overwrite", False))
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back; infinity, which JSON lacks, as text."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if value == math.inf else value
 
 
 def batches_sheet(batches: Iterable[GeneratedBatch]) -> Image.Image:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from inspect import signature
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -25,7 +24,6 @@ from torch_utils.cameras import Camera, View, center_box
 from torch_utils.turning import same_place, turned_view
 from training.generation import NovelViewSampler
 from training.precond import NVPrecond
-from training.sampling import edm_sampler
 
 Condition = Literal["first", "chain", "stochastic"]
 
@@ -247,9 +245,7 @@ def evaluations(renderer: PathRenderer) -> int:
     """How often `watch_evaluations` calls back while a path is rendered one image at a time."""
     images = len(renderer) * len(renderer.seeds)
     sampler = renderer.sampler
-    steps = sampler.sampler_kwargs.get("num_steps", signature(edm_sampler).parameters["num_steps"].default)
-    networks = 1 + (sampler.gnet is not None and sampler.guidance != 1) + (sampler.sr_model is not None)
-    return images * networks * (2 * steps - 1)
+    return images * sum(sampler.evaluations.values())
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from dnnlib import UserError
 from tests.golden import fill
 from training.generation import NovelViewSampler, generate_images
 from training.precond import NVPrecond
+from training.sampling import noise_levels
 
 SMALL = {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8], "channels_per_head": 8}
 SEEDS = [0, 3, 5, 8]
@@ -45,6 +48,29 @@ def test_image_k_is_the_same_in_every_batch(networks: dict, dataset: Synthetic) 
     assert int((alone[0].int() - together[3].int()).abs().max()) <= 1
 
 
+def test_evaluations_are_as_many_as_said(networks: dict, dataset: Synthetic) -> None:
+    how = {"num_steps": 4, "solver": "heun"}
+    interval = (0.1, 10.0)
+    sampler = NovelViewSampler(**networks, guidance=1.5, sampler_kwargs=how, guidance_interval=interval)
+    calls = dict.fromkeys(networks, 0)
+
+    def count(role: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            calls[role] += 1
+
+        return hook
+
+    hooks = [net.register_forward_hook(count(role)) for role, net in networks.items()]
+    sampler([dataset[0].source], [dataset[0].target.camera], [0])
+    for hook in hooks:
+        hook.remove()
+    levels = noise_levels(4)[:-1]
+    asked = [*levels, *levels[1:]]  # Heun asks twice
+    guided = sum(interval[0] < level <= interval[1] for level in asked)
+    assert sampler.evaluations == calls == {"net": 7, "gnet": guided, "sr_model": 7}
+    assert 0 < guided < 7
+
+
 def test_seeds_name_pair_and_noise(networks: dict, dataset: Synthetic) -> None:
     (batch,) = generate_images(networks["net"], dataset, SEEDS, num_steps=1)
     assert batch.seeds == SEEDS
@@ -77,6 +103,10 @@ def test_a_super_resolution_network_alone_works_on_the_true_view_made_small(netw
         ({"net": "sr_model", "sr_model": "sr_model"}, {}, "give it alone"),
         ({"net": "net", "sr_model": "net"}, {}, "not a super-resolution network"),
         ({"net": "net", "gnet": "sr_model"}, {"guidance": 2.0}, "they must agree"),
+        ({"net": "net", "gnet": "gnet"}, {"guidance": 2.0, "guidance_interval": (2.0, 1.0)}, "is empty or negative"),
+        ({"net": "net", "gnet": "gnet"}, {"guidance": 2.0, "guidance_interval": (-1.0, 1.0)}, "is empty or negative"),
+        ({"net": "net", "gnet": "gnet"}, {"guidance_interval": (1.0, 2.0)}, "leave it out, or give --guidance"),
+        ({"net": "net"}, {"sampler_kwargs": {"solver": "dpmpp_2m", "S_churn": 1.0}}, "leave out --S_churn"),
     ],
 )
 def test_contradictions_are_refused(networks: dict, roles: dict, options: dict, message: str) -> None:

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
+from dnnlib import UserError, sampling_options
 from tests.golden import golden_network, recipe, relative_error, tensors, vectors
 from torch_utils.random import SeededGenerators
 from training.guidance import guided_denoiser
-from training.sampling import edm_sampler, noise_levels
+from training.sampling import SOLVERS, Denoiser, edm_sampler, evaluation_levels, noise_levels
 
 MU, S = 0.3, 0.4  # vectors.json -> sampler.gauss
 
@@ -54,7 +55,8 @@ def test_churn_is_the_published_one() -> None:
     assert len(calls) == sum(0.05 <= level <= 50 for level in noise_levels(8)[:-1])
 
 
-def test_heun_converges_with_second_order_on_the_gaussian() -> None:
+@pytest.mark.parametrize(("solver", "expected"), [("euler", 1), ("heun", 2), ("dpmpp_2m", 2)])
+def test_order_of_convergence_on_the_gaussian(solver: str, expected: int) -> None:
     """The ODE dx/dsigma = sigma (x - mu)/(s^2 + sigma^2) scales x - mu by sqrt(s^2 + sigma^2): a closed form."""
     noise = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sigma_min, sigma_max = 0.5, 80.0
@@ -63,12 +65,35 @@ def test_heun_converges_with_second_order_on_the_gaussian() -> None:
     def error(steps: int) -> float:
         # the last step goes from sigma_min to 0 by Euler, for which this problem is exact only in the limit: undo it
         levels = noise_levels(steps, sigma_min, sigma_max)
-        result = edm_sampler(gaussian_denoiser, noise, steps, sigma_min, sigma_max)
+        result = edm_sampler(gaussian_denoiser, noise, steps, sigma_min, sigma_max, solver=solver)
         at_sigma_min = MU + (result - MU) * (S**2 + levels[-2] ** 2) / S**2
         return float((at_sigma_min - (MU + (noise * sigma_max - MU) * shrink)).abs().max())
 
-    order = math.log2(error(64) / error(128))
-    assert 1.9 < order < 2.1
+    order = math.log2(error(256) / error(512))
+    assert abs(order - expected) < 0.1
+
+
+def test_dpmpp_2m_is_that_of_diffusers() -> None:
+    """In float64 noise levels differ by the rounding of theirs, which are float32."""
+    diffusers = pytest.importorskip("diffusers")
+    steps, noise = 12, torch.randn(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scheduler = diffusers.EDMDPMSolverMultistepScheduler(sigma_data=0.5, final_sigmas_type="zero")
+    scheduler.set_timesteps(steps)
+    assert scheduler.sigmas.tolist() == pytest.approx(noise_levels(steps), rel=1e-5)
+    x = noise * scheduler.sigmas[0]
+    for sigma, time in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
+        c_skip, c_out = 0.25 / (sigma**2 + 0.25), sigma * 0.5 / (sigma**2 + 0.25).sqrt()
+        output = (gaussian_denoiser(x, sigma) - c_skip * x) / c_out  # what a network would give
+        x = scheduler.step(output, time, x).prev_sample
+    assert relative_error(edm_sampler(gaussian_denoiser, noise, steps, solver="dpmpp_2m"), x) < 1e-5
+
+
+def test_solvers_by_name() -> None:
+    assert tuple(SOLVERS) == sampling_options.SOLVERS
+    with pytest.raises(UserError, match="no solver 'rk4'; known are heun"):
+        edm_sampler(gaussian_denoiser, torch.zeros(1), solver="rk4")
+    with pytest.raises(UserError, match="leave out --S_churn"):
+        edm_sampler(gaussian_denoiser, torch.zeros(1), solver="dpmpp_2m", S_churn=1)
 
 
 @pytest.mark.parametrize(("steps", "guidance"), [(4, 1.0), (6, 1.5)])
@@ -84,16 +109,18 @@ def test_network_sampling_is_the_published_one(steps: int, guidance: float) -> N
     assert relative_error(ours, tensors()[f"sampler/heun_{steps}_guidance_{guidance}"]) < 1e-4
 
 
-def test_the_sampler_calls_the_denoiser_2n_minus_1_times_with_a_number() -> None:
+@pytest.mark.parametrize(("solver", "evaluations"), [("heun", 9), ("euler", 5), ("dpmpp_2m", 5)])
+def test_the_sampler_calls_the_denoiser_with_a_number_on_the_cpu(solver: str, evaluations: int) -> None:
     sigmas = []
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         sigmas.append(sigma)
         return torch.zeros_like(x)
 
-    edm_sampler(denoise, torch.randn(1, 3, 4, 4), num_steps=5)
-    assert len(sigmas) == 9
-    assert all(sigma.ndim == 0 and sigma > 0 for sigma in sigmas)
+    edm_sampler(denoise, torch.empty(1, 3, 4, 4, device="meta"), num_steps=5, solver=solver)
+    assert len(sigmas) == evaluations
+    assert all(sigma.ndim == 0 and sigma > 0 and sigma.device.type == "cpu" for sigma in sigmas)
+    assert evaluation_levels(num_steps=5, solver=solver) == [float(sigma) for sigma in sigmas]
 
 
 def test_guidance_extrapolates_away_from_the_guidance_network() -> None:
@@ -106,6 +133,24 @@ def test_guidance_extrapolates_away_from_the_guidance_network() -> None:
     assert torch.equal(guided_denoiser(net, src, geometry, gnet, 1.0)(x, sigma), d)
     with pytest.raises(ValueError, match="needs a guidance network"):
         guided_denoiser(net, src, geometry, None, 1.5)
+
+
+def test_outside_its_interval_guidance_is_off_and_its_network_not_evaluated() -> None:
+    net, gnet = golden_network("base"), golden_network("uncond")
+    src, geometry, x = tensors()["sampler/src"], tensors()["net/base/geometry"], tensors()["sampler/noise"]
+    calls = []
+    gnet.register_forward_hook(lambda *_: calls.append(1))
+
+    def denoiser(**options: object) -> Denoiser:
+        return guided_denoiser(net, src, geometry, gnet, 1.5, **options)
+
+    sigma = torch.tensor(2.0)
+    alone, guided = guided_denoiser(net, src, geometry)(x, sigma), denoiser()(x, sigma)
+    assert not torch.equal(alone, guided)
+    for interval, inside in (((0.0, math.inf), True), ((1.0, 2.0), True), ((2.0, 3.0), False)):
+        calls.clear()
+        assert torch.equal(denoiser(interval=interval)(x, sigma), guided if inside else alone)
+        assert len(calls) == inside
 
 
 def test_noise_on_the_low_resolution_image_is_drawn_anew_in_each_evaluation() -> None:
