@@ -17,14 +17,16 @@ MODELS = {
     "vivid-base":   dict(location=f"{_RELEASED}/vivid-base.pkl",   licence=_RELEASED_LICENCE),
     "vivid-uncond": dict(location=f"{_RELEASED}/vivid-uncond.pkl", licence=_RELEASED_LICENCE),
     "vivid-sr":     dict(location=f"{_RELEASED}/vivid-sr.pkl",     licence=_RELEASED_LICENCE),
-    "vivid-tiny-base": dict(location=f"{_ASSETS}/vivid-tiny/base.safetensors", licence="GPL-2.0-or-later"),
+    "vivid-tiny-base":   dict(location=f"{_ASSETS}/vivid-tiny/base.safetensors",   licence="GPL-2.0-or-later"),
+    "vivid-tiny-uncond": dict(location=f"{_ASSETS}/vivid-tiny/uncond.safetensors", licence="GPL-2.0-or-later"),
+    "vivid-tiny-sr":     dict(location=f"{_ASSETS}/vivid-tiny/sr.safetensors",     licence="GPL-2.0-or-later"),
 }  # fmt: skip
 
 # generate_images.py and calculate_metrics.py gen. Whether released weights want the published code's doubly resized
 # intrinsics is not known: set published_intrinsics to True, or pass --published-intrinsics, to try.
 SAMPLING = {
     "vivid": dict(net="vivid-base", gnet="vivid-uncond", sr_model="vivid-sr", guidance=1.5, published_intrinsics=False),
-    "vivid-tiny": dict(net="vivid-tiny-base", steps=8, sigma_min=0.5, sigma_max=40.0, data=f"{_ASSETS}/vivid-tiny/views", range_selection="12-33"),
+    "vivid-tiny": dict(net="vivid-tiny-base", sr_model="vivid-tiny-sr", steps=8, sigma_min=1.0, sigma_max=40.0, data=f"{_ASSETS}/vivid-tiny/views", range_selection="12-33"),
 }  # fmt: skip
 
 # train_nvs.py. The first three are the published ones (arXiv:2411.07765).
