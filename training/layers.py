@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 _EPS = 1e-4
+_ATTENTION_WEIGHTS = 2**19  # of so many tokens times source tokens at once, on CPUs in half precision
 
 
 def normalize(x: torch.Tensor, dims: Sequence[int] | None = None, eps: float = _EPS) -> torch.Tensor:
@@ -26,9 +27,16 @@ def normalize(x: torch.Tensor, dims: Sequence[int] | None = None, eps: float = _
 MP_SILU_GAIN = 1 / 0.596
 
 
+def mp_sum_weights(t: float) -> tuple[float, float]:
+    """Weights of the two sides of `mp_sum`: (1-t, t) / sqrt((1-t)^2 + t^2). Equation 88."""
+    length = math.sqrt((1 - t) ** 2 + t**2)
+    return (1 - t) / length, t / length
+
+
 def mp_sum(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
     """lerp(a, b, t) / sqrt((1-t)^2 + t^2). Equation 88."""
-    return torch.lerp(a, b, t) / math.sqrt((1 - t) ** 2 + t**2)
+    weight_a, weight_b = mp_sum_weights(t)
+    return a * weight_a + b * weight_b
 
 
 def mp_cat(a: torch.Tensor, b: torch.Tensor, t: float = 0.5) -> torch.Tensor:
@@ -43,6 +51,26 @@ def resample(x: torch.Tensor, mode: str) -> torch.Tensor:
     if mode == "down":
         return F.avg_pool2d(x, 2)
     return F.interpolate(x, scale_factor=2, mode="nearest") if mode == "up" else x
+
+
+def attend(
+    q_BHTD: torch.Tensor, k_BHSD: torch.Tensor, v_BHSD: torch.Tensor, bias_BHTS: torch.Tensor | None = None
+) -> torch.Tensor:
+    """softmax(q k / sqrt(D) + bias) v: [B, H, T, D]."""
+    if q_BHTD.device.type != "cpu" or q_BHTD.dtype == torch.float32 or torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=bias_BHTS)
+    # The fused kernel for CPUs does not use their half precision arithmetic; matrix products do. Some heads at a time,
+    # so that their weights stay in the cache and take no memory to speak of.
+    q, k, v = (part.flatten(0, 1) for part in (q_BHTD, k_BHSD, v_BHSD))
+    heads = max(_ATTENTION_WEIGHTS // (q.shape[1] * k.shape[1]), 1)
+    y = torch.empty_like(q)
+    for start in range(0, len(q), heads):
+        some = slice(start, start + heads)
+        logits = q[some] @ k[some].mT * (1 / math.sqrt(q.shape[2]))
+        if bias_BHTS is not None:
+            logits += bias_BHTS.flatten(0, 1)[some]
+        torch.bmm(logits.softmax(dim=-1), v[some], out=y[some])
+    return y.view_as(q_BHTD)
 
 
 class MPFourier(nn.Module):

@@ -13,7 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training.layers import MP_SILU_GAIN, MPConv, MPFourier, MPHeads, mp_cat, mp_sum, normalize, resample
+from training.layers import (
+    MP_SILU_GAIN,
+    MPConv,
+    MPFourier,
+    MPHeads,
+    attend,
+    mp_cat,
+    mp_sum,
+    mp_sum_weights,
+    normalize,
+    resample,
+)
+
+# What a block is given of the source view: the encoder's feature [B, C, R, R], or the keys and values [B, H, S, D] that
+# the block makes of it (see `UNet.keys_and_values`).
+SourceFeature = torch.Tensor | tuple[torch.Tensor, ...]
 
 
 class Block(nn.Module):
@@ -52,8 +67,9 @@ class Block(nn.Module):
         self.resample_mode = resample_mode
         self.num_heads = out_channels // channels_per_head if attention else 0
         self.dropout = dropout
-        self.res_balance = res_balance
-        self.attn_balance = attn_balance
+        # The weight of the branch in a sum is part of its last convolution; only that of the main path is applied.
+        self.res_main_weight, res_weight = mp_sum_weights(res_balance)
+        self.attn_main_weight, attn_weight = mp_sum_weights(attn_balance)
         self.clip_act = clip_act
         if attention and (self.num_heads < 1 or out_channels % self.num_heads):
             raise ValueError(f"{out_channels} channels cannot be shared by heads of {channels_per_head}")
@@ -61,11 +77,11 @@ class Block(nn.Module):
         self.emb_gain = nn.Parameter(torch.zeros([]))
         self.conv_res0 = MPConv(in_channels if decoder else out_channels, out_channels, 3, gain=MP_SILU_GAIN)
         self.emb_linear = MPConv(emb_channels, out_channels, None)
-        self.conv_res1 = MPConv(out_channels, out_channels, 3, gain=MP_SILU_GAIN)
+        self.conv_res1 = MPConv(out_channels, out_channels, 3, gain=MP_SILU_GAIN * res_weight)
         self.conv_skip = MPConv(in_channels, out_channels, 1) if in_channels != out_channels else None
         self.attn_qkv = MPHeads(out_channels, self.num_heads, 3) if attention else None
         self.x_attn_kv = MPHeads(out_channels, self.num_heads, 2) if attention and cross_attention else None
-        self.attn_proj = MPConv(out_channels, out_channels, 1) if attention else None
+        self.attn_proj = MPConv(out_channels, out_channels, 1, gain=attn_weight) if attention else None
         has_bias = attention and cross_attention and epipolar_bias
         # Rows: mixing, log-temperature, cutoff shift, bias. Zero mixing: the network starts without geometry.
         self.epipolar_mixing = nn.Parameter(torch.zeros(4, self.num_heads)) if has_bias else None
@@ -74,11 +90,11 @@ class Block(nn.Module):
         self,
         x: torch.Tensor,
         emb: torch.Tensor,
-        source: torch.Tensor | None = None,
+        source: SourceFeature | None = None,
         distance_BTS: torch.Tensor | None = None,
         patch: float = 1.0,
     ) -> torch.Tensor:
-        """x [B, C, R, R], emb [B, E], source [B, C', R', R'] of the same place, distance in pixels, patch in pixels."""
+        """x [B, C, R, R], emb [B, E], the source feature of the same place, distance in pixels, patch in pixels."""
         x = resample(x, self.resample_mode)
         if not self.decoder:
             x = self._skip(x)
@@ -90,26 +106,26 @@ class Block(nn.Module):
         residual = self.conv_res1(residual)
         if self.decoder:
             x = self._skip(x)
-        x = mp_sum(x, residual, self.res_balance)
+        x = torch.add(residual, x, alpha=self.res_main_weight)
         if self.attn_qkv is not None:
-            x = mp_sum(x, self._attention(x, source, distance_BTS, patch), self.attn_balance)
+            x = torch.add(self._attention(x, source, distance_BTS, patch), x, alpha=self.attn_main_weight)
         return x.clip(-self.clip_act, self.clip_act)
 
     def _skip(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.conv_skip is None else self.conv_skip(x)
 
     def _attention(
-        self, x: torch.Tensor, source: torch.Tensor | None, distance_BTS: torch.Tensor | None, patch: float
+        self, x: torch.Tensor, source: SourceFeature | None, distance_BTS: torch.Tensor | None, patch: float
     ) -> torch.Tensor:
         q, k, v = self.attn_qkv(x)
         bias_BHTS = None
         if self.x_attn_kv is not None:
-            x_k, x_v = self.x_attn_kv(source.to(x.dtype))
+            x_k, x_v = source if isinstance(source, tuple) else self.x_attn_kv(source.to(x.dtype))
             if self.epipolar_mixing is not None:
                 bias_BHTS = self._epipolar_bias(distance_BTS, patch)
                 bias_BHTS = F.pad(bias_BHTS, (k.shape[2], 0)).to(x.dtype)  # the denoiser's own tokens come first
             k, v = torch.cat([k, x_k], dim=2), torch.cat([v, x_v], dim=2)
-        y_BHTD = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHTS)
+        y_BHTD = attend(q, k, v, bias_BHTS)
         y_BCT = y_BHTD.transpose(1, 2).flatten(2).mT
         return self.attn_proj(y_BCT.unflatten(2, x.shape[-2:]))
 
@@ -225,12 +241,17 @@ class UNet(nn.Module):
         named = [*self.enc.items(), *self.dec.items()]
         return [(block.out_channels, int(name.split("x")[0])) for name, block in named if _has_attention(block)]
 
+    def keys_and_values(self, source_features: Sequence[torch.Tensor]) -> list[SourceFeature]:
+        """What the blocks make of source features, to give `forward` instead where they serve more than once."""
+        blocks = [block for block in (*self.enc.values(), *self.dec.values()) if _has_attention(block)]
+        return [block.x_attn_kv(feature) for block, feature in zip(blocks, source_features, strict=True)]
+
     def forward(
         self,
         x: torch.Tensor,
         c_noise: torch.Tensor,
         geometry: torch.Tensor,
-        source_features: Sequence[torch.Tensor] = (),
+        source_features: Sequence[SourceFeature] = (),
         distances: dict[int, torch.Tensor] | None = None,
     ) -> torch.Tensor | list[torch.Tensor]:
         """Denoiser: F(x) [B, out_channels, R, R]. Source encoder: the outputs of all its blocks with attention.
@@ -238,7 +259,7 @@ class UNet(nn.Module):
         Args:
             x: [B, img_channels, R, R], its dtype is that of the computation.
             c_noise: [B]; geometry: [B, label_dim], normalised.
-            source_features: those of the source encoder, in its order.
+            source_features: those of the source encoder, in its order, or what `keys_and_values` made of them.
             distances: tokens a side -> epipolar distances [B, T, S] in pixels.
         """
         emb = self.emb_noise(self.emb_fourier(c_noise))
