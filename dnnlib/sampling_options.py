@@ -15,6 +15,7 @@ NETWORK_ROLES = ("net", "gnet", "sr_model")
 DATA_OPTIONS = ("data", "split", "range_selection")
 SOLVER_OPTIONS = ("solver", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
 SOLVERS = ("heun", "euler", "dpmpp_2m")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def network_options(presets: Mapping[str, Mapping[str, Any]]) -> Callable[[Callable], Callable]:
@@ -41,6 +42,19 @@ def network_options(presets: Mapping[str, Mapping[str, Any]]) -> Callable[[Calla
             section=NETWORKS,
             default=False,
             help="Focal lengths as the published code computes them.",
+        ),
+        option(
+            "--dtype",
+            section=NETWORKS,
+            type=click.Choice(DTYPES),
+            default="auto",
+            help="Of the computation; auto: the fastest that this machine is made for.",
+        ),
+        option(
+            "--compile/--no-compile",
+            section=NETWORKS,
+            default=False,
+            help="torch.compile: minutes at first, for long runs on a GPU.",
         ),
     )
 

@@ -28,6 +28,12 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def fast_dtype(device: torch.device | str) -> torch.dtype | None:
+    """What to compute in on a device, where its own arithmetic beats float32; None: what a network is made for."""
+    on_cpu = torch.device(device).type == "cpu"
+    return torch.bfloat16 if on_cpu and torch.cpu._is_avx512_bf16_supported() else None  # all with AMX have it, too
+
+
 @dataclass(frozen=True)
 class Processes:
     """The processes of this run and this one's place among them.

@@ -15,6 +15,7 @@ from dnnlib.util import UserError
 from torch_utils.batches import Pair
 from torch_utils.cameras import Camera, View, pixels_to_float, pixels_to_uint8, resize_image
 from torch_utils.depth import DepthModel, choose_depth_model
+from torch_utils.distributed import fast_dtype
 from torch_utils.random import SeededGenerators
 from training.conditioning import low_resolution_image
 from training.guidance import EVERYWHERE, in_interval, view_denoiser
@@ -152,10 +153,15 @@ class NovelViewSampler:
 def open_sampler(options: Mapping[str, Any], device: torch.device | str) -> tuple[NovelViewSampler, dict[str, Path]]:
     """The sampler that the options of `dnnlib.sampling_options` describe, and the file of each of its networks.
 
-    The networks are frozen. Raises UserError where a file is missing or options contradict each other.
+    The networks are frozen, and compiled where that is asked for. Raises UserError where a file is missing or options
+    contradict each other.
     """
     files = {role: resolve_network(options[role]) for role in NETWORK_ROLES if options[role]}
-    networks = {role: load_network(file, device).freeze() for role, file in files.items()}
+    dtype = fast_dtype(device) if options["dtype"] == "auto" else getattr(torch, options["dtype"])
+    networks = {role: load_network(file, device).freeze(dtype) for role, file in files.items()}
+    if options["compile"]:
+        for net in networks.values():
+            net.compile_parts()
     needs_depth = any(net.needs_depth for net in networks.values())
     sampler = NovelViewSampler(
         **networks,

@@ -57,7 +57,7 @@ def attend(
     q_BHTD: torch.Tensor, k_BHSD: torch.Tensor, v_BHSD: torch.Tensor, bias_BHTS: torch.Tensor | None = None
 ) -> torch.Tensor:
     """softmax(q k / sqrt(D) + bias) v: [B, H, T, D]."""
-    if q_BHTD.device.type != "cpu" or q_BHTD.dtype == torch.float32 or torch.is_grad_enabled():
+    if q_BHTD.device.type != "cpu" or q_BHTD.dtype == torch.float32 or q_BHTD.requires_grad:
         return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=bias_BHTS)
     # The fused kernel for CPUs does not use their half precision arithmetic; matrix products do. Some heads at a time,
     # so that their weights stay in the cache and take no memory to speak of.

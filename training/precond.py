@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from dnnlib.util import UserError
 from torch_utils.cameras import GEOMETRY_DIM, split_geometry
 from torch_utils.epipolar import epipolar_distance
 from torch_utils.plane_sweep import sweep_planes
 from training.conditioning import low_resolution_image, pixel_grid, warp_grid
 from training.layers import MPConv, MPFourier
-from training.unet import UNet
+from training.unet import SourceFeature, UNet
 
 # A super-resolution denoiser has heads of 32 channels, its source encoder of 64. Shapes do not show it.
 _HEAD_CHANNELS = 64
@@ -155,7 +158,7 @@ class NVPrecond(nn.Module):
         conditioning_image: torch.Tensor | None = None,
         return_logvar: bool = False,
         *,
-        source_features: Sequence[torch.Tensor] | None = None,
+        source_features: Sequence[SourceFeature] | None = None,
         terms: GeometryTerms | None = None,
         randn_like: Callable[[torch.Tensor], torch.Tensor] = torch.randn_like,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
@@ -172,7 +175,8 @@ class NVPrecond(nn.Module):
             geometry: normalised geometry vectors [B, 20].
             conditioning_image: low-resolution image, resized to R, [B, 3, R, R], for `super_res`.
             return_logvar: also return the log-variance u(sigma) [B, 1, 1, 1].
-            source_features, terms: what `encode_source` and `geometry_terms` gave, to reuse them.
+            source_features, terms: to reuse what `geometry_terms` and `encode_source` gave, or what
+                `unet.keys_and_values` made of the latter.
             randn_like: where the noise on the conditioning image comes from.
 
         Returns: the denoised view, float32 [B, 3, R, R].
@@ -235,6 +239,19 @@ class NVPrecond(nn.Module):
                 layer.freeze(self.compute_dtype)
         self.frozen = True
         return self.eval()
+
+    def compile_parts(self) -> NVPrecond:
+        """Have `torch.compile` fuse the U-Nets when they are first used, on CUDA into graphs; returns the network.
+
+        The arithmetic around them stays as it is: it is float32, and small. Raises UserError without a compiler.
+        """
+        on_cuda = next(self.parameters()).is_cuda
+        if not on_cuda and shutil.which(os.environ.get("CXX", "g++")) is None:
+            raise UserError("--compile needs a C++ compiler on this device: install g++, or leave it out")
+        for part in self.children():
+            if isinstance(part, UNet):
+                part.compile(mode="reduce-overhead" if on_cuda else "default")
+        return self
 
     def encode_source(
         self,

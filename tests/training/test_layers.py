@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.layers import MPConv, MPFourier, MPHeads, mp_cat, mp_sum, normalize, resample
+from training.layers import MPConv, MPFourier, MPHeads, attend, mp_cat, mp_sum, normalize, resample
 
 
 def test_normalize_divides_by_the_rms() -> None:
@@ -70,3 +70,20 @@ def test_heads_are_channels_ordered_head_channel_part() -> None:
     for part, found in enumerate(layer(x)):
         expected = normalize(y[:, :, :, part], dims=[2]).mT
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("tokens", [(6, 10), (1024, 1024)])  # all heads at once, and one after the other
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_attention_in_half_precision_is_that_of_torch(
+    dtype: torch.dtype, biased: bool, tokens: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, count, 8, dtype=dtype) for count in (tokens[0], tokens[1], tokens[1]))
+    bias = torch.randn(1, 2, *tokens, dtype=dtype) if biased else None
+    exact = F.scaled_dot_product_attention(
+        q.float(), k.float(), v.float(), attn_mask=None if bias is None else bias.float()
+    )
+    ours = attend(q, k, v, bias)
+    assert ours.dtype == dtype
+    assert float((ours.float() - exact).norm() / exact.norm()) < 1e-2  # 8 bits of bfloat16 are 4e-3

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dnnlib.util import UserError
 from tests.golden import TINY, fill, golden_network, relative_error, tensors, vectors
 from torch_utils.cameras import GEOMETRY_DIM, Camera, geometry_vector
 from training.conditioning import low_resolution_image, normalize_inverse_depth, warp_grid
@@ -54,6 +55,36 @@ def test_what_is_computed_once_gives_the_same(config: str) -> None:
     features = net.encode_source(src, sigma, geometry, terms)
     again = net(src, dst, sigma, geometry, cond, source_features=features, terms=terms)
     torch.testing.assert_close(again, net(src, dst, sigma, geometry, cond), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_keys_and_values_stand_for_the_features_they_are_made_of(config: str) -> None:
+    net = golden_network(config).freeze()
+    src, dst, sigma, geometry, cond = call(config)
+    tokens = net.unet.keys_and_values(net.encode_source(src, sigma, geometry))
+    again = net(src, dst, sigma, geometry, cond, source_features=tokens)
+    torch.testing.assert_close(again, net(src, dst, sigma, geometry, cond), rtol=0, atol=0)
+
+
+def test_compiled_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def compile_part(part: torch.nn.Module, mode: str) -> None:  # the real one, without a minute of C++
+        compiled.append(mode)
+        part._compiled_call_impl = torch.compile(part._call_impl, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_part)
+    net = fill(NVPrecond(**TINY)).freeze()
+    inputs = tiny_inputs(net)
+    plain = net(*inputs)
+    torch.testing.assert_close(net.compile_parts()(*inputs), plain, rtol=1e-5, atol=1e-5)
+    assert compiled == ["default", "default"]
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="needs a C\\+\\+ compiler"):
+        NVPrecond(**TINY).compile_parts()
 
 
 @pytest.mark.parametrize("config", ["base", "sr", "epipolar"])
