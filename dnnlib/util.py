@@ -24,6 +24,13 @@ class UserError(ValueError):
     """
 
 
+class IncompleteError(Exception):
+    """Not all of the work could be done: one line that says what was not, and why. The rest is complete.
+
+    The command lines print it without a traceback and exit with code 1.
+    """
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its extension; afterwards it takes the place of `path` in one step.
