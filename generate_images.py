@@ -133,9 +133,9 @@ _MODES = {
     section=OUTPUT,
     metavar="DIR",
     type=click.Path(path_type=Path),
-    required=True,
     help="Where the pictures go.",
 )
+@option("--estimate", section=OUTPUT, is_flag=True, help="Print what it will take, by a short probe; make nothing.")
 @option("--subdirs", section=OUTPUT, is_flag=True, help="One folder per 1000 seeds.")
 @option("--overwrite", section=OUTPUT, is_flag=True, help="Make again what is already there.")
 @option("--device", section=OUTPUT, help="cpu, cuda, cuda:N or mps.  [default: the best present]", show_default=False)
@@ -156,6 +156,9 @@ def main(**options: Any) -> None:
     processes = start_processes(options["device"])
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
     log = logging.getLogger("generate_images")
+    if options["estimate"]:
+        _estimate(options, processes)
+        return processes.close()
     paths = options["images"] or options["clip"] is not None
     failures, total = (_follow_paths if paths else _generate_pairs)(options, processes, log)
     processes.close()
@@ -176,8 +179,40 @@ def _check_mode(ctx: click.Context) -> None:
         if mode not in modes:
             remedy = f"--{mode}" if mode != "pairs" else "give " + " or ".join(f"--{other}" for other in modes)
             raise UserError(f"{parameter.opts[0]} is for {what}: leave it out, or {remedy}")
+    if params["outdir"] is None and not params["estimate"]:
+        raise click.UsageError("--outdir is missing: say where the pictures go, or give --estimate", ctx)
     if mode != "pairs" and len(params["seeds"]) < params["samples"]:
         raise UserError(f"{params['samples']} samples need as many seeds; --seeds has {len(params['seeds'])}")
+
+
+def _estimate(options: dict[str, Any], processes: Processes) -> None:
+    """Print what the run will take: no data are read but photographs or a clip, to count their frames."""
+    from dnnlib.util import format_bytes, format_seconds
+    from torch_utils.memory import memory_limit
+    from training.estimate import estimate_sampling
+    from training.generation import open_sampler
+
+    sampler, _ = open_sampler(options, processes.device)
+    if options["images"] or options["clip"] is not None:
+        paths = _open_paths(options, sampler.resolution).values()
+        images = sum(len(open_path()[1]) for open_path in paths) * options["samples"]
+    else:
+        images = len(options["seeds"])
+    mine = -(-images // processes.world_size)
+    found = estimate_sampling(sampler, options["batch"], mine)
+    if not processes.is_main:
+        return
+    click.echo(f"{'an image':10}{'parameters':>14}{'evaluations':>13}{'GFLOP':>11}{'seconds':>10}")
+    rows = [(role, net.parameters, net.evaluations, net.flop, net.seconds) for role, net in found.networks.items()]
+    sums = [sum(column) for column in list(zip(*rows, strict=True))[1:]]
+    for role, parameters, evaluations, flop, seconds in [*rows, ("all", *sums)]:
+        click.echo(f"{role:10}{parameters:14,}{evaluations:13}{flop / 1e9:11,.2f}{seconds:10.3f}")
+    need, there = found.memory, format_bytes(memory_limit(processes.device))
+    at_once, each = format_bytes(need.of(found.batch)), format_bytes(need.per_image)
+    click.echo(f"memory    {at_once} at --batch={found.batch}, {each} of it for each image at once; {there} there")
+    click.echo(f"fits      --batch={found.fitting_batch}: what --batch=auto takes of as many images or more")
+    where = f"{processes.world_size} x {processes.device.type}"
+    click.echo(f"in all    {images} images: {format_seconds(found.seconds * mine)} on {where}")
 
 
 def _follow_paths(options: dict[str, Any], processes: Processes, log: logging.Logger) -> tuple[Failures, int]:

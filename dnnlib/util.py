@@ -94,6 +94,14 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def format_seconds(seconds: float) -> str:
+    """``format_seconds(4000) == "1 h 06 min"``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def parse_count(text: str) -> int:
     """``"100"``, ``"4Ki"``, ``"2Mi"`` or ``"1Gi"`` to a number; the suffixes are powers of 1024."""
     match = re.fullmatch(r"([0-9]+)(Ki|Mi|Gi)?", text.strip())
