@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 IMAGES, METRICS, WORK, OUTPUT = "Images", "Metrics", "Work", "Output"
 PATH = click.Path(path_type=Path)
 
+BATCH = 64
 DEFAULT_IMAGE_METRICS = ("psnr", "ssim", "lpips")
 DEFAULT_GENERATIVE_METRIC = "fd_efficientnet"
 
@@ -72,7 +73,7 @@ def image_options(function: Callable) -> Callable:
     """The options of every command that reads images."""
     for decorate in (
         work_options,
-        option("--batch", section=WORK, type=click.IntRange(min=1), default=64, help="Images at once."),
+        option("--batch", section=WORK, type=click.IntRange(min=1), default=BATCH, help="Images at once."),
         option("--seed", section=IMAGES, type=click.IntRange(min=0), default=0, help="Draws them."),
         option("--num", section=IMAGES, type=Count(), metavar="N", help="Only so many of them."),
         option(
@@ -123,7 +124,7 @@ def main() -> None:
 @solver_options()
 @judging_options
 @work_options
-@batch_option(WORK, default=64)
+@batch_option(WORK, default=BATCH)
 @option("--outdir", section=OUTPUT, type=PATH, metavar="DIR", help="Keep the pictures, as generate_images.py does.")
 def gen(
     metrics: list[str] | None, allow_few: bool, baseline: str | None, json_file: Path | None, **options: Any
@@ -168,7 +169,10 @@ def gen(
     seeds = range(options["seed"], options["seed"] + count)
     mine = processes.share(seeds)
     records, failures = [], Failures()
-    batches = GeneratedBatches(sampler, dataset, mine, choose_batch(options["batch"], sampler, len(mine)), failures.add)
+    batch_size = choose_batch(
+        options["batch"], sampler, min(len(mine), BATCH)
+    )  # metrics take memory, which none probes
+    batches = GeneratedBatches(sampler, dataset, mine, batch_size, failures.add)
     for batch in tqdm(batches, unit="batch", disable=not processes.is_main):
         views = views_of(batch)
         if warp:

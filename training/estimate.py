@@ -143,7 +143,7 @@ def _extrapolate(cost: Callable[[int], float], evaluations: int) -> float:
 def _seconds(sampler: NovelViewSampler, batch: int, evaluations: int) -> float:
     """The least of as many tries as there is time for, since a busy machine only ever adds to it."""
     tries: list[float] = []
-    while sum(tries) < _PROBE_SECONDS:
+    while not tries or sum(tries) < _PROBE_SECONDS:
         start = time.perf_counter()
         probe(sampler, batch, evaluations)  # gives images on the CPU: it waits for the device
         tries.append(time.perf_counter() - start)
