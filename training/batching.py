@@ -15,7 +15,7 @@ from training.guidance import EVERYWHERE
 
 _MOST = {"cpu": 16, "mps": 64, "cuda": 256}  # larger batches are no faster
 _SHARE_OF_MEMORY = 0.9  # the rest is for what a probe does not see
-_PROBE_BATCHES = (1, 3)  # the difference tells what an image takes
+_PROBE_BATCHES = (1, 2)  # the difference tells what an image takes
 _FOV_DEG = 58.0
 
 _log = logging.getLogger(__name__)

@@ -117,7 +117,7 @@ def estimate_sampling(sampler: NovelViewSampler, batch: int | Literal["auto"], i
         alone = replace(
             sampler, net=net, gnet=None, sr_model=None, guidance=1.0, guidance_interval=EVERYWHERE, sampler_kwargs={}
         )
-        probe(alone, batch, 2)  # warms up
+        probe(alone, batch)  # warms up
         networks[role] = NetworkEstimate(
             parameters=sum(parameter.numel() for parameter in net.parameters()),
             evaluations=evaluations,
