@@ -89,11 +89,11 @@ def in_parts(
         on_failure: is told of each item that fails alone. With None such an error is raised, and halves are made only
             where memory does not suffice.
 
-    A UserError is raised in any case: it is not about one item.
+    A UserError is raised in any case, since it is about all items, and so is an error after which the GPU does nothing.
     """
     try:
         made = make(items)
-    except UserError:
+    except (UserError, torch.AcceleratorError):
         raise
     except Exception as error:
         if on_failure is None and (len(items) == 1 or not is_out_of_memory(error)):

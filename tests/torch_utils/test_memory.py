@@ -59,11 +59,12 @@ def test_a_single_item_that_does_not_fit_is_told_or_raised() -> None:
         list(in_parts(make, [5, 6]))
 
 
-def test_user_errors_concern_all_items() -> None:
+@pytest.mark.parametrize("kind", [UserError, torch.AcceleratorError])
+def test_errors_that_concern_all_items(kind: type[Exception]) -> None:
     def make(items: Sequence[int]) -> None:
-        raise UserError("no network does this")
+        raise kind("no network does this")
 
-    with pytest.raises(UserError, match="no network"):
+    with pytest.raises(kind, match="no network"):
         list(in_parts(make, [1, 2], lambda item, error: None))
 
 
