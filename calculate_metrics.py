@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib.cli import Count, Group, option
-from dnnlib.sampling_options import DATA, data_options, network_options, solver_options
+from dnnlib.sampling_options import DATA, batch_option, data_options, network_options, solver_options
 from dnnlib.util import UserError, atomic_path, writable_directory
 from presets import SAMPLING
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 IMAGES, METRICS, WORK, OUTPUT = "Images", "Metrics", "Work", "Output"
 PATH = click.Path(path_type=Path)
 
+BATCH = 64
 DEFAULT_IMAGE_METRICS = ("psnr", "ssim", "lpips")
 DEFAULT_GENERATIVE_METRIC = "fd_efficientnet"
 
@@ -63,7 +64,6 @@ def work_options(function: Callable) -> Callable:
         option("--weights", section=METRICS, type=Assignment(), multiple=True, metavar="NAME=PATH", help=weights_help),
         option("--device", section=WORK, help=device_help, show_default=False),
         option("--workers", section=WORK, type=click.IntRange(min=0), default=2, help="Processes that help."),
-        option("--batch", section=WORK, type=click.IntRange(min=1), default=64, help="Images at once."),
     ):
         function = decorate(function)
     return function
@@ -73,6 +73,7 @@ def image_options(function: Callable) -> Callable:
     """The options of every command that reads images."""
     for decorate in (
         work_options,
+        option("--batch", section=WORK, type=click.IntRange(min=1), default=BATCH, help="Images at once."),
         option("--seed", section=IMAGES, type=click.IntRange(min=0), default=0, help="Draws them."),
         option("--num", section=IMAGES, type=Count(), metavar="N", help="Only so many of them."),
         option(
@@ -123,6 +124,7 @@ def main() -> None:
 @solver_options()
 @judging_options
 @work_options
+@batch_option(WORK, default=BATCH)
 @option("--outdir", section=OUTPUT, type=PATH, metavar="DIR", help="Keep the pictures, as generate_images.py does.")
 def gen(
     metrics: list[str] | None, allow_few: bool, baseline: str | None, json_file: Path | None, **options: Any
@@ -136,6 +138,8 @@ def gen(
     from metrics.runner import Evaluation
     from torch_utils.depth import STORED, choose_depth_model
     from torch_utils.distributed import start_processes
+    from training.batching import choose_batch
+    from training.failures import Failures
     from training.generation import GeneratedBatches, open_sampler
     from training.results import open_result_folder
 
@@ -163,22 +167,31 @@ def gen(
         processes.barrier()  # nobody writes before everybody has seen what is there
 
     seeds = range(options["seed"], options["seed"] + count)
-    records = []
-    batches = GeneratedBatches(sampler, dataset, processes.share(seeds), options["batch"])
+    mine = processes.share(seeds)
+    records, failures = [], Failures()
+    batch_size = choose_batch(
+        options["batch"], sampler, min(len(mine), BATCH)
+    )  # metrics take memory, which none probes
+    batches = GeneratedBatches(sampler, dataset, mine, batch_size, failures.add)
     for batch in tqdm(batches, unit="batch", disable=not processes.is_main):
         views = views_of(batch)
         if warp:
             views = views.with_depth(depth_of(batch, depth_model, processes.device))
         evaluation.update(views.with_homography() if baseline == "homography" else views)
         if folder is not None:
-            records += folder.save(batch)
+            records += folder.save(batch, failures.add)
     evaluation.gather(processes)
     records = processes.gather(records)
+    failures.gather(processes)
     if processes.is_main:
         if folder is not None:
-            folder.finish(seeds, records, dataset, sampler.resolution, {"device": str(processes.device)})
-        tell(evaluation.compute(options["range_selection"] or "", notes), json_file)
+            details = {"device": str(processes.device)}
+            folder.finish(seeds, records, dataset, sampler.resolution, details, failures.reasons)
+        if len(failures.reasons) < count:
+            tell(evaluation.compute(options["range_selection"] or "", notes), json_file)
     processes.close()
+    if processes.is_main:
+        failures.check(count)
 
 
 def views_of(batch: GeneratedBatch) -> Views:

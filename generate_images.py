@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dnnlib.cli import Command, Seeds, option
-from dnnlib.sampling_options import DATA, NETWORK_ROLES, data_options, network_options, solver_options
+from dnnlib.sampling_options import DATA, NETWORK_ROLES, batch_option, data_options, network_options, solver_options
 from dnnlib.util import UserError
 from presets import SAMPLING
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from datasets.user_image import Photograph
     from torch_utils.cameras import Camera, View
     from torch_utils.distributed import Processes
+    from training.failures import Failures
+    from training.generation import NovelViewSampler
 
-    # folder, where the path begins, its cameras, what they really saw if that is known, more for trajectory.json
-    _Path = tuple[Path, Photograph, list[Camera], list[View], dict[str, Any]]
+    # where the path begins, its cameras, what they really saw if that is known, more for trajectory.json
+    _Path = tuple[Photograph, list[Camera], list[View], dict[str, Any]]
 
 PHOTOGRAPHS, PATHS, OUTPUT = "Own photographs, instead of data", "Paths, of photographs and clips", "Output"
 _PAIRS = (("pairs",), "pairs of a data set")
@@ -124,15 +127,15 @@ _MODES = {
 @option("--fps", section=PATHS, type=float, default=12.0, help="Frames a second of the videos.")
 @solver_options()
 @option("--seeds", section=OUTPUT, type=Seeds(), default="0-7", help="Seed s names pair s and its noise: 1,2,5-10.")
-@option("--batch", section=OUTPUT, type=click.IntRange(min=1), default=4, help="Images at once.")
+@batch_option(OUTPUT, default=4)
 @option(
     "--outdir",
     section=OUTPUT,
     metavar="DIR",
     type=click.Path(path_type=Path),
-    required=True,
     help="Where the pictures go.",
 )
+@option("--estimate", section=OUTPUT, is_flag=True, help="Print what it will take, by a short probe; make nothing.")
 @option("--subdirs", section=OUTPUT, is_flag=True, help="One folder per 1000 seeds.")
 @option("--overwrite", section=OUTPUT, is_flag=True, help="Make again what is already there.")
 @option("--device", section=OUTPUT, help="cpu, cuda, cuda:N or mps.  [default: the best present]", show_default=False)
@@ -153,11 +156,14 @@ def main(**options: Any) -> None:
     processes = start_processes(options["device"])
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
     log = logging.getLogger("generate_images")
-    if options["images"] or options["clip"] is not None:
-        _follow_paths(options, processes, log)
-    else:
-        _generate_pairs(options, processes, log)
+    if options["estimate"]:
+        _estimate(options, processes)
+        return processes.close()
+    paths = options["images"] or options["clip"] is not None
+    failures, total = (_follow_paths if paths else _generate_pairs)(options, processes, log)
     processes.close()
+    if processes.is_main:  # torchrun ends all others as soon as one fails: everything is written by now
+        failures.check(total)
 
 
 def _check_mode(ctx: click.Context) -> None:
@@ -173,75 +179,135 @@ def _check_mode(ctx: click.Context) -> None:
         if mode not in modes:
             remedy = f"--{mode}" if mode != "pairs" else "give " + " or ".join(f"--{other}" for other in modes)
             raise UserError(f"{parameter.opts[0]} is for {what}: leave it out, or {remedy}")
+    if params["outdir"] is None and not params["estimate"]:
+        raise click.UsageError("--outdir is missing: say where the pictures go, or give --estimate", ctx)
     if mode != "pairs" and len(params["seeds"]) < params["samples"]:
         raise UserError(f"{params['samples']} samples need as many seeds; --seeds has {len(params['seeds'])}")
 
 
-def _follow_paths(options: dict[str, Any], processes: Processes, log: logging.Logger) -> None:
-    """Render every path and report on it."""
+def _estimate(options: dict[str, Any], processes: Processes) -> None:
+    """Print what the run will take: no data are read but photographs or a clip, to count their frames."""
+    from dnnlib.util import format_bytes, format_seconds
+    from torch_utils.memory import memory_limit
+    from training.estimate import estimate_sampling
+    from training.generation import open_sampler
+
+    sampler, _ = open_sampler(options, processes.device)
+    if options["images"] or options["clip"] is not None:
+        paths = _open_paths(options, sampler.resolution).values()
+        images = sum(len(open_path()[1]) for open_path in paths) * options["samples"]
+    else:
+        images = len(options["seeds"])
+    mine = -(-images // processes.world_size)
+    found = estimate_sampling(sampler, options["batch"], mine)
+    if not processes.is_main:
+        return
+    click.echo(f"{'an image':10}{'parameters':>14}{'evaluations':>13}{'GFLOP':>11}{'seconds':>10}")
+    rows = [(role, net.parameters, net.evaluations, net.flop, net.seconds) for role, net in found.networks.items()]
+    sums = [sum(column) for column in list(zip(*rows, strict=True))[1:]]
+    for role, parameters, evaluations, flop, seconds in [*rows, ("all", *sums)]:
+        click.echo(f"{role:10}{parameters:14,}{evaluations:13}{flop / 1e9:11,.2f}{seconds:10.3f}")
+    need, there = found.memory, format_bytes(memory_limit(processes.device))
+    at_once, each = format_bytes(need.of(found.batch)), format_bytes(need.per_image)
+    click.echo(f"memory    {at_once} at --batch={found.batch}, {each} of it for each image at once; {there} there")
+    click.echo(f"fits      --batch={found.fitting_batch}: what --batch=auto takes of as many images or more")
+    where = f"{processes.world_size} x {processes.device.type}"
+    click.echo(f"in all    {images} images: {format_seconds(found.seconds * mine)} on {where}")
+
+
+def _follow_paths(options: dict[str, Any], processes: Processes, log: logging.Logger) -> tuple[Failures, int]:
+    """Render every path and report on it; returns which could not be rendered, of how many."""
+    from training.batching import choose_batch
+    from training.failures import Failures
+    from training.generation import open_sampler
+
+    sampler, _ = open_sampler(options, processes.device)
+    batch = choose_batch(options["batch"], sampler, options["frames"] and options["frames"] * options["samples"])
+    paths, failures = _open_paths(options, sampler.resolution), Failures()
+    for name in processes.share(list(paths)):
+        folder = options["outdir"] / (name if len(paths) > 1 else "")
+        try:
+            _follow_path(paths[name](), folder, sampler, batch, options, processes, log)
+        except Exception as error:
+            failures.add(name, error)
+    failures.gather(processes)
+    return failures, len(paths)
+
+
+def _follow_path(
+    path: _Path,
+    folder: Path,
+    sampler: NovelViewSampler,
+    batch: int,
+    options: dict[str, Any],
+    processes: Processes,
+    log: logging.Logger,
+) -> None:
     from tqdm import tqdm
 
     from metrics.neighbours import NeighbourReport
     from metrics.truth import TruthReport
-    from training.generation import open_sampler
     from training.trajectory import PathFolder, PathRenderer
 
-    sampler, _ = open_sampler(options, processes.device)
+    photograph, cameras, truth, details = path
+    fov = f"{photograph.fov_deg:.1f} degrees ({photograph.fov_from})"
+    log.info("%s: %s, %d frames", photograph.name, fov, len(cameras))
     seeds = options["seeds"][: options["samples"]]
     how = {name: options[name] for name in ("condition", "key_every", "fresh_noise")}
-    paths = _photographs(options, processes) if options["images"] else _clip(options, processes, sampler.resolution)
-    for folder, photograph, cameras, truth, details in paths:
-        fov = f"{photograph.fov_deg:.1f} degrees ({photograph.fov_from})"
-        log.info("%s: %s, %d frames", photograph.name, fov, len(cameras))
-        renderer = PathRenderer(sampler, photograph.view, cameras, seeds, batch_size=options["batch"], **how)
-        reports = [NeighbourReport(), *([TruthReport(truth)] if truth else [])]
-        frames = PathFolder(folder, options["overwrite"]).write(
-            renderer,
-            photograph,
-            fps=options["fps"],
-            homography=options["baseline"] == "homography",
-            truth=truth,
-            reports=reports,
-            formats=options["export"],
-            details={**details, **{name: options[name] for name in (*NETWORK_ROLES, "guidance", "steps")}},
-        )
-        for _ in tqdm(frames, total=len(cameras), unit="frame", disable=not processes.is_main):
-            pass
-        log.info("%s; see %s", "; ".join(map(str, reports)), folder / "sheet.png")
+    renderer = PathRenderer(sampler, photograph.view, cameras, seeds, batch_size=batch, **how)
+    reports = [NeighbourReport(), *([TruthReport(truth)] if truth else [])]
+    frames = PathFolder(folder, options["overwrite"]).write(
+        renderer,
+        photograph,
+        fps=options["fps"],
+        homography=options["baseline"] == "homography",
+        truth=truth,
+        reports=reports,
+        formats=options["export"],
+        details={**details, **{name: options[name] for name in (*NETWORK_ROLES, "guidance", "steps")}},
+    )
+    for _ in tqdm(frames, total=len(cameras), unit="frame", disable=not processes.is_main):
+        pass
+    log.info("%s; see %s", "; ".join(map(str, reports)), folder / "sheet.png")
 
 
-def _photographs(options: dict[str, Any], processes: Processes) -> Iterator[_Path]:
-    """Every photograph along the path; several get a folder each."""
+def _open_paths(options: dict[str, Any], resolution: int) -> dict[str, Callable[[], _Path]]:
+    """What opens each photograph along the path, by name, or the one clip along its own."""
+    if not options["images"]:
+        return {options["clip"]: lambda: _clip(options, resolution)}
+    from datasets.user_image import photograph_files
+
+    return {name: partial(_photograph, file, options) for name, file in photograph_files(options["images"]).items()}
+
+
+def _photograph(file: Path, options: dict[str, Any]) -> _Path:
     from datasets.trajectories import plan_path
-    from datasets.user_image import photograph_files, read_photograph
+    from datasets.user_image import read_photograph
 
     path = [options[name] for name in ("trajectory", "frames", "amount", "scene_scale", "convention", "pose")]
-    files = photograph_files(options["images"])
-    for name, file in processes.share(list(files.items())):
-        photograph, cameras = plan_path(read_photograph(file, options["fov"]), *path)
-        folder = options["outdir"] / (name if len(files) > 1 else "")
-        yield folder, photograph, cameras, [], {name: options[name] for name in ("trajectory", "scene_scale")}
+    photograph, cameras = plan_path(read_photograph(file, options["fov"]), *path)
+    return photograph, cameras, [], {name: options[name] for name in ("trajectory", "scene_scale")}
 
 
-def _clip(options: dict[str, Any], processes: Processes, resolution: int) -> Iterator[_Path]:
-    """The one clip along its own path."""
+def _clip(options: dict[str, Any], resolution: int) -> _Path:
     from datasets.clip_path import clip_path, open_clip
     from datasets.realestate10k import open_split
     from torch_utils.depth import STORED
 
-    for wanted in processes.share([options["clip"]]):
-        clips = open_split(options["data"], options["split"], depth=options["depth_model"] == STORED)
-        source, positions, truth = clip_path(*open_clip(clips, wanted), options["frames"], resolution)
-        details = {"data": options["data"], "split": options["split"], "clip": source.name, "positions": positions}
-        yield options["outdir"], source, [view.camera for view in truth], truth, details
+    clips = open_split(options["data"], options["split"], depth=options["depth_model"] == STORED)
+    source, positions, truth = clip_path(*open_clip(clips, options["clip"]), options["frames"], resolution)
+    details = {"data": options["data"], "split": options["split"], "clip": source.name, "positions": positions}
+    return source, [view.camera for view in truth], truth, details
 
 
-def _generate_pairs(options: dict[str, Any], processes: Processes, log: logging.Logger) -> None:
-    """The pairs of a data set that the seeds name."""
+def _generate_pairs(options: dict[str, Any], processes: Processes, log: logging.Logger) -> tuple[Failures, int]:
+    """The pairs of a data set that the seeds name; returns which could not be made, of how many."""
     from tqdm import tqdm
 
     from datasets.realestate10k import RealEstate10K
     from torch_utils.depth import STORED
+    from training.batching import choose_batch
+    from training.failures import Failures
     from training.generation import GeneratedBatches, open_sampler
     from training.results import open_result_folder
 
@@ -257,17 +323,18 @@ def _generate_pairs(options: dict[str, Any], processes: Processes, log: logging.
     if processes.is_main:
         results.write_run(details)
 
-    batches = GeneratedBatches(sampler, dataset, processes.share(missing), options["batch"])
-    records = [results.save(batch) for batch in tqdm(batches, unit="batch", disable=not processes.is_main)]
-    records = processes.gather([record for batch in records for record in batch])
+    mine = processes.share(missing)
+    records, failures = [], Failures()
+    batches = GeneratedBatches(sampler, dataset, mine, choose_batch(options["batch"], sampler, len(mine)), failures.add)
+    for batch in tqdm(batches, unit="batch", disable=not processes.is_main):
+        records += results.save(batch, failures.add)
+    records = processes.gather(records)
+    failures.gather(processes)
     if processes.is_main:
-        results.finish(seeds, records, dataset, sampler.resolution, details)
-        log.info(
-            "%d images made, %d were there: see %s",
-            len(missing),
-            len(seeds) - len(missing),
-            options["outdir"] / "sheet.png",
-        )
+        results.finish(seeds, records, dataset, sampler.resolution, details, failures.reasons)
+        made, there = len(missing) - len(failures.reasons), len(seeds) - len(missing)
+        log.info("%d images made, %d were there: see %s", made, there, options["outdir"] / "sheet.png")
+    return failures, len(seeds)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from dnnlib.util import UserError, parse_count, parse_int_list, parse_range_selection, parse_seeds
+from dnnlib.util import IncompleteError, UserError, parse_count, parse_int_list, parse_range_selection, parse_seeds
 
 _NAMES_WIDTH = 32  # columns of the help; longer option names have a line of their own
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -38,6 +38,15 @@ class Seeds(_ParsedType):
 
     name = "list"
     parse = staticmethod(parse_seeds)
+
+
+class BatchSize(click.ParamType):
+    """A number from 1 up, or ``auto``, which `training.batching.choose_batch` understands."""
+
+    name = "number or auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        return value if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
 
 
 class IntList(_ParsedType):
@@ -104,8 +113,9 @@ def preset_option(
 class Command(click.Command):
     """A command, returning None, with its options in titled sections, whose errors are one line on standard error.
 
-    Exit codes: 0 done, 1 nobody reads the output any more, 2 something the user can put right (UserError, wrong usage,
-    a file or disk that will not do), 130 interrupted. Everything else is a fault of ours and keeps its traceback.
+    Exit codes: 0 done; 1 done but for some images, which the line names (IncompleteError), or nobody reads the output
+    any more; 2 something the user can put right (UserError, wrong usage, a file or disk that will not do); 130
+    interrupted. Everything else is a fault of ours and keeps its traceback.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -139,6 +149,8 @@ class Command(click.Command):
             _fail(error.format_message())
         except UserError as error:
             _fail(str(error))
+        except IncompleteError as error:
+            _fail(str(error), code=1)
         except OSError as error:
             _fail(f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error))
         except click.Abort as abort:  # click's word for KeyboardInterrupt, and for an EOFError from anywhere
@@ -148,9 +160,9 @@ class Command(click.Command):
             sys.exit(130)
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = 2) -> NoReturn:
     click.echo(f"Error: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+    sys.exit(code)
 
 
 class Group(Command, click.Group):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dnnlib.cli import RangeSelection, option, preset_option
+from dnnlib.cli import BatchSize, RangeSelection, option, preset_option
 
 NETWORKS, DATA, SAMPLER = "Networks", "Data", "Sampler"
 NETWORK_ROLES = ("net", "gnet", "sr_model")
@@ -89,6 +89,12 @@ def solver_options() -> Callable[[Callable], Callable]:
         option("--S_max", "S_max", section=SAMPLER, type=float, default=math.inf, help="... to this one."),
         option("--S_noise", "S_noise", section=SAMPLER, type=float, default=1.0, help="Factor on the added noise."),
     )
+
+
+def batch_option(section: str, default: int) -> Callable[[Callable], Callable]:
+    """Decorator: how many images are made at once."""
+    what = "Images at once; auto is the largest number that fits into memory."
+    return option("--batch", section=section, type=BatchSize(), metavar="N|auto", default=default, help=what)
 
 
 def _all(*decorators: Callable[[Callable], Callable]) -> Callable[[Callable], Callable]:

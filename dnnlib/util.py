@@ -24,6 +24,13 @@ class UserError(ValueError):
     """
 
 
+class IncompleteError(Exception):
+    """Not all of the work could be done: one line that says what was not, and why. The rest is complete.
+
+    The command lines print it without a traceback and exit with code 1.
+    """
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its extension; afterwards it takes the place of `path` in one step.
@@ -85,6 +92,14 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """``format_seconds(4000) == "1 h 06 min"``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def parse_count(text: str) -> int:

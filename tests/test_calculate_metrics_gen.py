@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,24 @@ def test_a_pair_list_names_the_pairs(data: Path, tmp_path: Path) -> None:
         (clips[0], 0, 4),
         (clips[1], 9, 2),
     ]
+
+
+def test_a_torn_frame_costs_its_own_pairs_only(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    clips = sorted(path.stem for path in (data / "RealEstate10K" / "test").iterdir())
+    write_pairs(tmp_path / "pairs.json", [FramePair(clip, 0, 4) for clip in clips])
+    frames = [path for path in (tmp_path / "data" / "test" / clips[1]).iterdir() if path.stem.isdecimal()]
+    frame = sorted(frames, key=lambda path: int(path.stem))[4]
+    frame.write_bytes(frame.read_bytes()[:100])
+    result = call(
+        *("gen", *NET, "--metrics", "psnr", "--data", tmp_path / "data", "--pairs", tmp_path / "pairs.json"),
+        *("--batch", "auto", "--json", tmp_path / "table.json", "--outdir", tmp_path / "out"),
+    )
+    assert result.exit_code == 1
+    assert "Error: 1 of 3 failed: seed 1: " in result.output
+    assert frame.name in result.output
+    assert numbers(tmp_path / "table.json")["psnr"]["images"] == 2
+    assert len(json.loads((tmp_path / "out" / "run.json").read_text())["images"]) == 2
 
 
 def test_the_warp_by_true_depth_beats_the_copy(data: Path, tmp_path: Path) -> None:

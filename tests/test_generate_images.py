@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,10 +134,82 @@ def test_two_processes_make_the_same_pictures(out: Path, data: Path, tmp_path: P
     assert records[0] == records[1]
 
 
+def torn(data: Path, out: Path, folder: Path, seed: int) -> tuple[Path, Path]:
+    """A copy of the data in which the target frame of a seed is half a file; that frame."""
+    shutil.copytree(data, folder)
+    image = json.loads((out / "run.json").read_text())["images"][seed]
+    frames = sorted((folder / "test" / image["clip"]).iterdir(), key=lambda frame: int(frame.stem))
+    frame = frames[image["target_index"]]
+    frame.write_bytes(frame.read_bytes()[:100])
+    return folder, frame
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_torn_frame_costs_its_own_images_only(processes: int, out: Path, data: Path, tmp_path: Path) -> None:
+    broken, frame = torn(data, out, tmp_path / "data", 2)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    script = [*(command if processes > 1 else [sys.executable]), "generate_images.py", *NETWORKS, *FAST]
+    arguments = ["--data", str(broken), "--seeds", "0-3", "--outdir", str(tmp_path / "out")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*script, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert " of 4 failed: " in line
+    assert "seed 2: " in line
+    assert frame.name in line
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    failed = {int(seed) for seed in record["failed"]}
+    assert [image["seed"] for image in record["images"]] == [seed for seed in range(4) if seed not in failed]
+    assert (tmp_path / "out" / "sheet.png").exists()
+
+    shutil.copy(data / frame.relative_to(broken), frame)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("sample_*.png")}
+    assert run(*NETWORKS, *FAST, *arguments).exit_code == 0
+    one, two = pictures(out), pictures(tmp_path / "out")
+    assert one.keys() == two.keys()
+    assert all(np.abs(one[name] - two[name]).max() <= 1 for name in one)
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert "failed" not in json.loads((tmp_path / "out" / "run.json").read_text())
+
+
+def test_batch_auto_says_its_number_and_changes_no_picture(
+    out: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    arguments = ["--data", str(data), "--seeds", "0-3", "--batch", "auto", "--outdir", str(tmp_path)]
+    result = run(*NETWORKS, *FAST, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "--batch auto: 4 images at once" in caplog.text
+    one, two = pictures(out), pictures(tmp_path)
+    assert all(np.abs(one[name] - two[name]).max() <= 1 for name in one)
+
+
+def test_estimate_makes_nothing_and_needs_neither_data_nor_folder(tmp_path: Path) -> None:
+    arguments = ["--guidance", "1.5", "--steps", "3", "--device", "cpu", "--data", "/nonexistent", "--seeds", "0-99"]
+    result = run(*NETWORKS, *arguments, "--estimate", "--batch", "2", "--outdir", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "out").exists()
+    head, *rows = [line.split() for line in result.stdout.splitlines()]
+    assert head[2:] == ["parameters", "evaluations", "GFLOP", "seconds"]
+    table = {row[0]: row[1:] for row in rows}
+    assert [table[role][1] for role in ("net", "gnet", "all")] == ["5", "5", "10"]  # Heun: 2 * 3 - 1
+    assert "at --batch=2" in " ".join(table["memory"])
+    assert table["fits"][0].startswith("--batch=")
+    assert " ".join(table["in"]).startswith("all 100 images: ")
+
+
+def test_the_folder_is_asked_for() -> None:
+    result = run(*NETWORKS, *FAST)
+    assert result.exit_code == 2
+    assert "--outdir is missing" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--net", "nothing.pkl"], "nothing.pkl does not exist"),
+        (["--batch", "0"], "--batch"),
+        (["--batch", "all"], "--batch"),
         (["--preset", "vivit"], "there is no preset 'vivit'"),
         (["--data", "/nonexistent"], "/nonexistent"),
         (["--split", "validation"], "validation"),

@@ -96,6 +96,25 @@ def test_several_photographs_get_a_folder_each(network: str, tmp_path: Path) -> 
     assert all((tmp_path / "out" / name / "frame_000000.png").exists() for name in "ab")
 
 
+def test_one_photograph_that_is_none_costs_no_other(network: str, tmp_path: Path) -> None:
+    photograph(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "b.png").write_text("not an image")
+    photograph(tmp_path / "photos" / "c.png")
+    arguments = ("--image", tmp_path / "photos", "--frames", 1, "--outdir", tmp_path / "out")
+    result = run(network, *arguments)
+    assert result.exit_code == 1
+    assert "Error: 1 of 3 failed: b: " in result.output
+    assert "Traceback" not in result.output
+    assert all((tmp_path / "out" / name / "trajectory.json").exists() for name in "ac")
+
+
+def test_estimate_counts_frames_and_samples(network: str, photo: Path) -> None:
+    arguments = ("--image", photo, "--frames", 5, "--samples", 3, "--batch", "auto")
+    result = run(network, *arguments, "--estimate")
+    assert result.exit_code == 0, result.output
+    assert "in all    15 images: " in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,18 +1,24 @@
-"""What a training run will take, before it has any data: parameters, memory, FLOP, images per second."""
+"""What a run, of training or of sampling, will take before it has any data: parameters, memory, FLOP, time."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from torch_utils.batches import Batch
 from torch_utils.cameras import GEOMETRY_DIM
 from torch_utils.random import SeededGenerators
+from training.batching import MemoryNeed, fitting_batch, measure_memory, probe
 from training.config import TrainingConfig
+from training.generation import NovelViewSampler
+from training.guidance import EVERYWHERE
 
 _STATE_BYTES = 4 * (1 + 1 + 2 + 2)  # float32 weights, gradients, two moments of Adam, two averages
 _SHARE_OF_PEAK = 0.5  # convolutions of these shapes reach about half of what one large matmul does
@@ -64,3 +70,86 @@ def _matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 1024) -> 
         if count == 2:  # the first two warm up
             start = time.perf_counter()
     return (count - 2) * 2 * side**3 / (time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class NetworkEstimate:
+    """One network of a sampler: how many parameters it has, and for an image its evaluations, FLOP and seconds."""
+
+    parameters: int
+    evaluations: int
+    flop: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SamplingEstimate:
+    """What `estimate_sampling` finds.
+
+    Attributes:
+        networks: by role, those that are evaluated.
+        batch: images at once, for which the rest holds; memory: what they need on the device.
+        fitting_batch: what `--batch auto` would take, were there no end of images.
+    """
+
+    networks: dict[str, NetworkEstimate]
+    batch: int
+    memory: MemoryNeed
+    fitting_batch: int
+
+    @property
+    def seconds(self) -> float:
+        """For an image, in one process."""
+        return sum(network.seconds for network in self.networks.values())
+
+
+def estimate_sampling(sampler: NovelViewSampler, batch: int | Literal["auto"], images: int) -> SamplingEstimate:
+    """Probe the networks, each alone, on this device; `images`, how many one process is to make, limits the batch.
+
+    What a sample takes grows linearly with its evaluations, so one of one evaluation and one of two tell it.
+    """
+    memory = measure_memory(sampler)
+    fitting = fitting_batch(sampler, memory)
+    batch = min(fitting, images, fitting if batch == "auto" else batch)
+    networks = {}
+    for role, evaluations in sampler.evaluations.items():
+        net = sampler.networks[role]
+        alone = replace(
+            sampler, net=net, gnet=None, sr_model=None, guidance=1.0, guidance_interval=EVERYWHERE, sampler_kwargs={}
+        )
+        probe(alone, batch)  # warms up
+        networks[role] = NetworkEstimate(
+            parameters=sum(parameter.numel() for parameter in net.parameters()),
+            evaluations=evaluations,
+            flop=_extrapolate(lambda n, alone=alone: count_flop(alone, 1, n), evaluations),
+            seconds=_extrapolate(lambda n, alone=alone: _seconds(alone, batch, n), evaluations) / batch,
+        )
+    return SamplingEstimate(networks, batch, memory, fitting)
+
+
+def count_flop(sampler: NovelViewSampler, batch: int, evaluations: int) -> int:
+    """FLOP of matrix products and convolutions, a multiplication and an addition being two, for so many images."""
+    # Neither fused attention nor what was compiled is counted.
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        probe(sampler, batch, evaluations)
+    return counter.get_total_flops()
+
+
+def _extrapolate(cost: Callable[[int], float], evaluations: int) -> float:
+    """cost(evaluations), from those of one and two; where noise makes two no dearer, two times so many halves."""
+    one, two = cost(1), cost(2)
+    return one + (two - one) * (evaluations - 1) if two > one else two * evaluations / 2
+
+
+def _seconds(sampler: NovelViewSampler, batch: int, evaluations: int) -> float:
+    """The least of as many tries as there is time for, since a busy machine only ever adds to it."""
+    tries: list[float] = []
+    while not tries or sum(tries) < _PROBE_SECONDS:
+        start = time.perf_counter()
+        probe(sampler, batch, evaluations)  # gives images on the CPU: it waits for the device
+        tries.append(time.perf_counter() - start)
+    return min(tries)

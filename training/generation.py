@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from torch_utils.batches import Pair
 from torch_utils.cameras import Camera, View, pixels_to_float, pixels_to_uint8, resize_image
 from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.distributed import fast_dtype
+from torch_utils.memory import in_parts
 from torch_utils.random import SeededGenerators
 from training.conditioning import low_resolution_image
 from training.guidance import EVERYWHERE, in_interval, view_denoiser
@@ -190,27 +191,51 @@ class GeneratedBatch:
 
 @dataclass(frozen=True)
 class GeneratedBatches:
-    """Sized iterable over `GeneratedBatch`; nothing is computed before it is asked for. See `generate_images`."""
+    """Sized iterable over `GeneratedBatch`; nothing is computed before it is asked for. See `generate_images`.
+
+    Batches that memory does not suffice for come in parts. `on_failure` is told of the seeds whose pair or image cannot
+    be made, and why; they are left out then. With None the error is raised.
+    """
 
     sampler: NovelViewSampler
     dataset: PairSource
     seeds: Sequence[int]
     batch_size: int
+    on_failure: Callable[[int, Exception], None] | None = None
 
     def __len__(self) -> int:
         return math.ceil(len(self.seeds) / self.batch_size)
 
     def __iter__(self) -> Iterator[GeneratedBatch]:
         for start in range(0, len(self.seeds), self.batch_size):
-            seeds = list(self.seeds[start : start + self.batch_size])
-            pairs = [self.dataset[seed] for seed in seeds]
-            square = [pair.square(self.sampler.resolution) for pair in pairs]
-            low = None
-            if self.sampler.net.super_res:  # on its own it is judged by what it makes of the true view, made small
-                targets = torch.stack([pair.target.image for pair in square])
-                low = low_resolution_image(pixels_to_float(targets)).to(self.sampler.device)
-            images = self.sampler([pair.source for pair in pairs], [pair.target.camera for pair in pairs], seeds, low)
-            yield GeneratedBatch(seeds, square, images)
+            yield from self._batches(self.seeds[start : start + self.batch_size])
+
+    def _batches(self, seeds: Sequence[int]) -> Iterator[GeneratedBatch]:
+        pairs = self._read(seeds)
+        if pairs:
+            yield from in_parts(lambda seeds: self._make(seeds, pairs), list(pairs), self.on_failure)
+
+    def _read(self, seeds: Sequence[int]) -> dict[int, Pair]:
+        """The pairs that can be read, by seed."""
+        pairs = {}
+        for seed in seeds:
+            try:
+                pairs[seed] = self.dataset[seed]
+            except Exception as error:
+                if self.on_failure is None:
+                    raise
+                self.on_failure(seed, error)
+        return pairs
+
+    def _make(self, seeds: Sequence[int], pairs_by_seed: Mapping[int, Pair]) -> GeneratedBatch:
+        pairs = [pairs_by_seed[seed] for seed in seeds]
+        square = [pair.square(self.sampler.resolution) for pair in pairs]
+        low = None
+        if self.sampler.net.super_res:  # on its own it is judged by what it makes of the true view, made small
+            targets = torch.stack([pair.target.image for pair in square])
+            low = low_resolution_image(pixels_to_float(targets)).to(self.sampler.device)
+        images = self.sampler([pair.source for pair in pairs], [pair.target.camera for pair in pairs], seeds, low)
+        return GeneratedBatch(list(seeds), square, images)
 
 
 def generate_images(

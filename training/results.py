@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from training.generation import GeneratedBatch, NovelViewSampler, PairSource
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from PIL import Image
 
 _KINDS = ("src", "sample", "tgt")
@@ -86,16 +87,32 @@ class ResultFolder:
             return list(seeds)
         return [seed for seed in seeds if not all(self.path(kind, seed).exists() for kind in _KINDS)]
 
-    def save(self, batch: GeneratedBatch) -> list[dict[str, Any]]:
-        """Write a batch's pictures, and the depth of source views that carry it; returns their records."""
+    def save(
+        self, batch: GeneratedBatch, on_failure: Callable[[int, Exception], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Write a batch's pictures, and the depth of source views that carry it; returns their records.
+
+        `on_failure` is told of the seeds for which that fails, and why; with None the error is raised.
+        """
+        records = []
         for seed, pair, image in zip(batch.seeds, batch.pairs, batch.images, strict=True):
-            for kind, picture in zip(_KINDS, (pair.source.image, image, pair.target.image), strict=True):
-                path = self.path(kind, seed)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save_png(path, picture.permute(1, 2, 0).numpy())
-            if pair.source.depth is not None:
-                save_stored_depth(self.path("src", seed), pair.source.depth)
-        return [pair_record(seed, pair) for seed, pair in zip(batch.seeds, batch.pairs, strict=True)]
+            try:
+                self._save_images(seed, pair, image)
+            except Exception as error:
+                if on_failure is None:
+                    raise
+                on_failure(seed, error)
+            else:
+                records.append(pair_record(seed, pair))
+        return records
+
+    def _save_images(self, seed: int, pair: Pair, image: torch.Tensor) -> None:
+        for kind, picture in zip(_KINDS, (pair.source.image, image, pair.target.image), strict=True):
+            path = self.path(kind, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_png(path, picture.permute(1, 2, 0).numpy())
+        if pair.source.depth is not None:
+            save_stored_depth(self.path("src", seed), pair.source.depth)
 
     def write_run(self, details: Mapping[str, Any]) -> None:
         """Write `run.json`: options, details, versions, and a record of every picture known so far."""
@@ -115,14 +132,18 @@ class ResultFolder:
         dataset: PairSource,
         resolution: int,
         details: Mapping[str, Any],
+        failed: Mapping[int, str] | None = None,
     ) -> None:
-        """Complete `run.json` and draw `sheet.png` once all pictures are there."""
+        """Complete `run.json` and draw `sheet.png` once all pictures are there but for the failed seeds, told why."""
+        seeds = [seed for seed in seeds if seed not in (failed or {})]
         self.records.update({record["seed"]: record for record in records})
         for seed in seeds:
             if seed not in self.records:  # made by a run that was interrupted before it could say so
                 self.records[seed] = pair_record(seed, dataset[seed].square(resolution))
-        self.write_run(details)
+        self.write_run({**details, "failed": failed} if failed else details)
         shown = seeds[:_SHEET_ROWS]
+        if not shown:
+            return
         rows = [[read_image(self.path(kind, seed)) for kind in _KINDS] for seed in shown]
         save_png(self.folder / "sheet.png", _sheet(rows, [(seed, self.records[seed]["gap"]) for seed in shown]))
 

@@ -21,6 +21,7 @@ from dnnlib.imaging import contact_sheet, read_image, save_png
 from dnnlib.util import UserError, writable_directory
 from dnnlib.video import AddFrame, gif_writer, mp4_writer
 from torch_utils.cameras import Camera, View, center_box
+from torch_utils.memory import in_parts
 from torch_utils.turning import same_place, turned_view
 from training.generation import NovelViewSampler
 from training.precond import NVPrecond
@@ -93,10 +94,14 @@ class PathRenderer:
 
     def _images(self, items: Sequence[tuple[int, int]], pools: Sequence[Sequence[View]]) -> Iterator[torch.Tensor]:
         """The image of each (frame, sample), [3, R, R], computed in batches."""
-        for start in range(0, len(items), self.batch_size):
-            batch = items[start : start + self.batch_size]
+
+        def make(batch: Sequence[tuple[int, int]]) -> torch.Tensor:
             seeds = [(self.seeds[s], frame) if self.fresh_noise else self.seeds[s] for frame, s in batch]
-            yield from self.sampler([pools[s] for _, s in batch], [self.cameras[frame] for frame, _ in batch], seeds)
+            return self.sampler([pools[s] for _, s in batch], [self.cameras[frame] for frame, _ in batch], seeds)
+
+        for start in range(0, len(items), self.batch_size):
+            for images in in_parts(make, items[start : start + self.batch_size]):
+                yield from images
 
 
 class Report(Protocol):

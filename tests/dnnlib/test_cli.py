@@ -12,8 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from dnnlib.cli import Command, Count, Group, RangeSelection, Seeds, option, preset_option
-from dnnlib.util import UserError
+from dnnlib.cli import BatchSize, Command, Count, Group, RangeSelection, Seeds, option, preset_option
+from dnnlib.util import IncompleteError, UserError
 
 ROOT = Path(__file__).parents[2]
 PRESETS = {
@@ -173,6 +173,28 @@ def test_faults_of_ours_keep_their_traceback(kind: type[Exception]) -> None:
     result = run(action=fail)
     assert type(result.exception) is kind
     assert result.exit_code == 1
+
+
+def test_work_that_is_not_complete_is_one_line_and_code_1() -> None:
+    def fail(options: dict[str, Any]) -> None:
+        raise IncompleteError("1 of 2 failed: seed 3: torn")
+
+    result = run(action=fail)
+    assert (result.exit_code, result.stderr) == (1, "Error: 1 of 2 failed: seed 3: torn\n")
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("7", 7), ("0", None), ("many", None), ("Auto", None)])
+def test_batch_size(text: str, value: int | str | None) -> None:
+    seen: dict[str, Any] = {}
+
+    @click.command(cls=Command)
+    @option("--batch", type=BatchSize(), default=4)
+    def main(**options: Any) -> None:
+        seen.update(options)
+
+    result = CliRunner().invoke(main, ["--batch", text])
+    assert (result.exit_code, seen.get("batch")) == (0 if value else 2, value)
+    assert result.stderr.count("\n") == (0 if value else 1)
 
 
 def test_interrupt() -> None:

@@ -14,6 +14,7 @@ from dnnlib.util import (
     UserError,
     atomic_path,
     format_bytes,
+    format_seconds,
     parse_count,
     parse_range_selection,
     parse_seeds,
@@ -95,6 +96,14 @@ def test_writable_directory_refuses_what_the_system_refuses() -> None:
 )
 def test_format_bytes(count: int, text: str) -> None:
     assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.26, "0.3 s"), (59.94, "59.9 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (4000, "1 h 06 min")],
+)
+def test_format_seconds(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
 
 
 @few
