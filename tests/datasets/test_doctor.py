@@ -151,6 +151,22 @@ def test_no_data_folder_is_code_2(tmp_path: Path) -> None:
     assert "none of the known layouts" in result.stderr
 
 
+def test_photographs(rooms: Path, tmp_path: Path) -> None:
+    frames = sorted((rooms / "train/train-00000").iterdir())
+    folder = tmp_path / "photos"
+    (folder / "below").mkdir(parents=True)
+    for number, frame in enumerate(frames[:3]):
+        shutil.copy(frame, folder / "below" / f"{number}.png")
+    result = run(folder, "--photographs")
+    assert (result.exit_code, result.stdout) == (0, "photos: photographs, 3 of 3 photographs\nnothing is wrong\n")
+    os.truncate(folder / "below/1.png", 300)
+    shutil.copy(frames[2], folder / "again.png")
+    (wrong,) = (where for kind, where in findings(folder, "--photographs") if kind == "unreadable photograph")
+    assert "below/1.png" in wrong
+    assert ("duplicate clip", "photos/below/2.png is photos/again.png") in findings(folder, "--photographs")
+    assert run(tmp_path / "nothing", "--photographs").exit_code == 2
+
+
 @pytest.fixture(scope="module")
 def walks() -> SyntheticClips:
     """Walks of which there is enough to see."""
