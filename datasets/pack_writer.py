@@ -89,6 +89,8 @@ def write_pack(
             clips.names[number] for number in numbers
         ]:
             raise UserError(f"{folder} holds a pack of other clips or by another recipe; choose another folder")
+        elif not content["clips"]:  # all was left out; perhaps it is there now, such as videos that were fetched since
+            missing.append((path, numbers))
     written = in_processes(partial(_write_shard, clips, recipe), missing, workers)
     for _ in progress(written, total=len(missing)):
         pass
