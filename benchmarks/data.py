@@ -6,7 +6,8 @@ Frames of the train split of DIR (a data set in any layout; without it, syntheti
 files are about as large as real ones) are written as RealEstate10K is published, 640 x 360, packed, and read back.
 Rounds alternate, the best counts, and time is that of the processor, in one process and thread: a busy machine changes
 little, and workers share nothing that could slow them. A pair is what `RealEstate10K` gives: both frames read, decoded,
-cropped, resized, with their cameras.
+cropped, resized, with their cameras. Decoding alone is reading the files to arrays by the function that packing, too,
+reads them with.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class ClipReport:
     listed: int = 0
     frames: int = 0
     ranges: tuple[str, ...] = ()
-    fingerprint: bytes = b""  # of cameras and timestamps
+    fingerprint: bytes = b""  # of cameras and timestamps; of a single frame, of its file
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -55,6 +55,11 @@ class SplitReport:
     too_short: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_RANGES, 0))
     fits: dict[str, Fit | None] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def single(self) -> bool:
+        """Whether these are photographs: no clip has a second frame."""
+        return 0 < self.listed <= self.clips
 
     def kinds(self) -> Counter[str]:
         return Counter(finding.kind for finding in self.findings)
@@ -102,14 +107,16 @@ def check_clip(clips: StoredClips, max_frames: int | None, number: int) -> ClipR
     report = ClipReport(clips.names[number])
     try:
         clip = clips.open(number)
+        report.listed, report.frames = len(clip.cameras), len(clip.frames)
     except UnusableClip as error:
         report.findings.append(Finding(error.reason, error.detail))
         return report
-    report.listed, report.frames = len(clip.cameras), len(clip.frames)
     report.ranges = tuple(name for name in _RANGES if count_pairs(clip.frames, parse_range_selection(name)))
-    if report.listed > 1:  # photographs all have the same camera
+    if report.listed > 1:
         table = clip.cameras.numpy().tobytes() + np.asarray(clip.timestamps, np.int64).tobytes()
-        report.fingerprint = hashlib.sha256(table).digest()
+    else:  # photographs all have the same camera
+        table = b"".join(clip.read(position) for position in clip.frames)
+    report.fingerprint = table and hashlib.sha256(table).digest()
     found = (*_table_findings(clip), *_frame_findings(clip, max_frames))
     report.findings = [Finding(kind, f"{report.name}: {what}") for kind, what in found]
     return report

@@ -153,10 +153,21 @@ class ClipPairs(PairDataset):
         return pair
 
 
-def view_from_row(image: np.ndarray, camera: torch.Tensor, depth: torch.Tensor | None = None) -> View:
-    """The view of a uint8 image [H, W, 3], the 18 numbers of its camera and its depth [H, W]."""
+def view_from_row(
+    image: np.ndarray, row: torch.Tensor | np.ndarray, depth: torch.Tensor | None = None, frame_side: int = 0
+) -> View:
+    """The view of a uint8 image [H, W, 3], the 18 numbers of its camera, and its depth [H, W].
+
+    Built directly, in numpy: that it is a proper camera was checked for the whole clip, when that was opened.
+    """
     height, width = image.shape[:2]
-    return View(torch.from_numpy(image).permute(2, 0, 1), Camera.from_normalized(camera, width, height), depth)
+    row = np.asarray(row)
+    fx, fy, cx, cy = row[:4] * (width, height, width, height)
+    intrinsics = torch.from_numpy(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
+    extrinsics = torch.from_numpy(row[6:].reshape(3, 4))
+    return View(
+        torch.from_numpy(image).permute(2, 0, 1), Camera(intrinsics, extrinsics, width, height, frame_side), depth
+    )
 
 
 def _compact(frames: Sequence[int]) -> Sequence[int]:

@@ -30,7 +30,8 @@ CONVENTIONS = tuple(_INVERTED_FLIPPED)
 
 _SIDE = 256  # pixels, of the squares on which distances are measured
 _CANDIDATES = 12  # frames of a clip among which pairs are chosen
-_TURNS_DEG = (6.0, 10.0, 15.0)  # wanted between the frames of a pair: enough to tell, and most is still in view
+_TURNS_DEG = (3.0, 6.0, 10.0)  # wanted between the frames of a pair: enough to tell, and most is still in view
+_STEP_DEG = 1.0  # of turn is given up to be one candidate nearer: what lies between was walked, out of view
 _MIN_TURN_DEG = 1.0  # where nothing turns, poses and their inverses have the same epipolar lines
 _MIN_MATCHES = 20
 _GOOD_PX = 1.0  # poses that fit so well are not doubted
@@ -96,15 +97,17 @@ def reread(extrinsics: torch.Tensor, declared: str, actual: str) -> torch.Tensor
 
 
 def _choose_pairs(cameras: torch.Tensor, frames: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs that turn by about the wanted angles; none where the camera does not turn."""
+    """Pairs that turn by about the wanted angles and are near in time; none where the camera does not turn."""
     chosen = np.asarray(frames)[np.linspace(0, len(frames) - 1, min(_CANDIDATES, len(frames))).round().astype(int)]
     rotation = cameras[chosen][:, 6:].unflatten(1, (3, 4))[:, :, :3]
     trace = torch.einsum("iab,jab->ij", rotation, rotation)
     turn = torch.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1))).triu(1)
     if turn.numel() == 0 or float(turn.max()) < _MIN_TURN_DEG:
         return []
-    turn = torch.where(turn > 0, turn, torch.inf)
-    nearest = {int((turn - wanted).abs().argmin()) for wanted in _TURNS_DEG}
+    turn = torch.where(turn >= _MIN_TURN_DEG, turn, torch.inf)
+    index = torch.arange(len(chosen))
+    steps = (index - index[:, None]).abs()
+    nearest = {int(((turn - wanted).abs() + _STEP_DEG * steps).argmin()) for wanted in _TURNS_DEG}
     return [(int(chosen[i]), int(chosen[j])) for i, j in (divmod(flat, len(chosen)) for flat in sorted(nearest))]
 
 

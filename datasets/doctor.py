@@ -14,12 +14,15 @@ _EXAMPLES = 3  # of each kind of finding
 
 @click.command(cls=Command)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@option("--photographs", is_flag=True, help="DIR is a folder of single photographs.")
 @option("--frames", type=click.IntRange(min=1), metavar="N", help="Decode at most N frames of a clip.  [default: all]")
 @option("--poses", type=click.IntRange(min=0), default=8, metavar="N", help="Compare poses with frames in N clips.")
 @option("--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, help="Processes.")
 @option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.pass_context
-def main(ctx: click.Context, folder: Path, frames: int | None, poses: int, workers: int, as_json: bool) -> None:
+def main(
+    ctx: click.Context, folder: Path, photographs: bool, frames: int | None, poses: int, workers: int, as_json: bool
+) -> None:
     """Check a data folder in any layout: RealEstate10K as published, pixelSplat chunks, LVSM, nerfstudio, packs.
 
     \b
@@ -32,9 +35,10 @@ def main(ctx: click.Context, folder: Path, frames: int | None, poses: int, worke
     from tqdm import tqdm
 
     from datasets.checks import check_splits
-    from datasets.layouts import find_splits
+    from datasets.layouts import find_splits, photograph_split
 
-    reports = check_splits(find_splits(folder), frames, poses, workers, partial(tqdm, leave=False, disable=None))
+    splits = [photograph_split(folder)] if photographs else find_splits(folder)
+    reports = check_splits(splits, frames, poses, workers, partial(tqdm, leave=False, disable=None))
     healthy = not any(report.findings for report in reports)
     if as_json:
         click.echo(json.dumps({"ok": healthy, "splits": [report.to_json() for report in reports]}, indent=2))
@@ -46,17 +50,25 @@ def main(ctx: click.Context, folder: Path, frames: int | None, poses: int, worke
 
 
 def _print(report) -> None:  # noqa: ANN001  (its module is heavy)
-    short = ", ".join(f"{count} too short for {name}" for name, count in report.too_short.items())
-    fits = [fit.declared_px for fit in report.fits.values() if fit]
-    fit = f"poses fit within {max(fits):.2g} px in {len(fits)} clips" if fits else "poses could not be compared"
-    click.echo(
-        f"{report.split}: {report.layout}, {report.usable} of {report.clips} clips usable ({short}), "
-        f"{report.frames} of {report.listed} frames, {fit if report.fits else 'poses not compared'}"
-    )
+    click.echo(f"{report.split}: {report.layout}, {_photographs(report) if report.single else _clips(report)}")
     for kind, count in report.kinds().most_common():
         click.echo(f"  {kind}: {count}")
         for example in [finding.where for finding in report.findings if finding.kind == kind][:_EXAMPLES]:
             click.echo(f"    {example}")
+
+
+def _photographs(report) -> str:  # noqa: ANN001
+    return f"{report.frames} of {report.clips} photographs"
+
+
+def _clips(report) -> str:  # noqa: ANN001
+    short = ", ".join(f"{count} too short for {name}" for name, count in report.too_short.items())
+    fits = [fit.declared_px for fit in report.fits.values() if fit]
+    fit = f"poses fit within {max(fits):.2g} px in {len(fits)} clips" if fits else "poses could not be compared"
+    return (
+        f"{report.usable} of {report.clips} clips usable ({short}), "
+        f"{report.frames} of {report.listed} frames, {fit if report.fits else 'poses not compared'}"
+    )
 
 
 if __name__ == "__main__":

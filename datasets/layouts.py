@@ -13,6 +13,7 @@ from datasets.clips import Clip, Clips
 from datasets.conventions import OPENCV_TO_CAMERA, OPENGL_TO_WORLD
 from datasets.frame_files import JsonClips, SceneClips, TreeClips
 from datasets.packed import PACK_INDEX, PackedClips
+from datasets.photographs import open_photographs
 from dnnlib.util import UserError
 
 CAMERA_FOLDER = "RealEstate10K"  # where the published tree keeps its camera files
@@ -94,6 +95,13 @@ class Split(NamedTuple):
         return self.layout.open(self.root, self.name, resolution)
 
 
+def photograph_split(folder: str | PathLike) -> Split:
+    """A folder of single photographs, or a pack of them, as if it were a split."""
+    root = Path(folder).resolve()
+    layout = Layout("photographs", (), lambda root, split, size: open_photographs(root / split))
+    return Split(root.parent, root.name, layout)
+
+
 def find_splits(folder: str | PathLike) -> list[Split]:
     """All splits of a data folder; where it has none, the folder itself may be one. Raises UserError for neither."""
     root = Path(folder).resolve()
@@ -102,7 +110,7 @@ def find_splits(folder: str | PathLike) -> list[Split]:
     found = _splits_below(root) or _splits(root.parent, {root.name})
     if not found:
         names = ", ".join(f"{layout.name} ({' or '.join(layout.patterns)})" for layout in LAYOUTS)
-        raise UserError(f"{folder} is in none of the known layouts: {names}")
+        raise UserError(f"{folder} is in none of the known layouts: {names}; or are these --photographs?")
     return found
 
 

@@ -71,6 +71,7 @@ def main(
     recipe = Recipe(tuple(sizes), codec, quality, clips_per_shard=1024 if photographs else 32)
     if destination.resolve() == source.resolve():
         raise UserError("SRC and DST are one folder; pack into another one")
+    empty = []
     for name, clips in open_sources(source, splits, from_videos, photographs).items():
         folder = destination / name
         bar = partial(tqdm, desc=name or source.name, unit="shard", disable=None)
@@ -78,11 +79,15 @@ def main(
         click.echo(f"{folder}: {len(clips.names)} clips" + (f", left out: {len(skipped)}" if skipped else ""))
         for what, why in list(skipped.items())[:_EXAMPLES]:
             click.echo(f"  {what}: {why}")
+        if skipped.keys() >= set(clips.names):
+            empty.append(str(folder))
         if verify:
             problems = list(verify_pack(folder, workers))
             if problems:
                 raise UserError(f"{folder} cannot be read back: {problems[0]} (and {len(problems) - 1} more)")
             click.echo(f"{folder}: every frame was read back")
+    if empty:
+        raise UserError(f"no clip could be packed into {', '.join(empty)}")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from datasets.photographs import PhotographClips
 from datasets.videos import VideoClips
 from datasets.workers import in_processes
 from dnnlib.util import UserError, atomic_path, file_sha256, writable_directory
-from torch_utils.cameras import resize_image
+from torch_utils.cameras import Camera, center_box, resize_image
 
 _ENCODERS = {
     "jpeg": {"format": "JPEG", "subsampling": 0},
@@ -89,6 +89,8 @@ def write_pack(
             clips.names[number] for number in numbers
         ]:
             raise UserError(f"{folder} holds a pack of other clips or by another recipe; choose another folder")
+        elif not content["clips"]:  # all was left out; perhaps it is there now, such as videos that were fetched since
+            missing.append((path, numbers))
     written = in_processes(partial(_write_shard, clips, recipe), missing, workers)
     for _ in progress(written, total=len(missing)):
         pass
@@ -153,32 +155,46 @@ def _tables(rows: Sequence[_Row], recipe: Recipe) -> dict[str, np.ndarray]:
 def _pack_clip(clip: Clip, recipe: Recipe) -> tuple[list[_Row], list[str]]:
     """A row for each position of a clip, and why frames were lost. Raises UnusableClip where none is left."""
     timestamps = clip.timestamps if hasattr(clip, "timestamps") else range(len(clip.cameras))
-    packed, lost = {}, []
+    packed, shapes, lost = {}, {}, []
     for position in clip.frames:
         try:
-            packed[position] = _pack_frame(clip, position, timestamps[position], recipe)
+            packed[position], shapes[position] = _pack_frame(clip, position, recipe)
         except UserError as error:
             lost.append(str(error))
     if not packed:
         raise UnusableClip("no frame can be read", lost[0] if lost else "")
-    blank = replace(next(iter(packed.values())), images={})
-    for position, (camera, timestamp) in enumerate(zip(clip.cameras, timestamps, strict=True)):
-        pose = torch.cat([blank.camera[:6], camera[6:]])  # with the intrinsics of a frame that was cropped
-        packed.setdefault(position, replace(blank, camera=pose, timestamp=timestamp))
-    return [packed[position] for position in sorted(packed)], lost
+    usual = next(iter(shapes.values()))  # missing frames are taken to be like the first
+    # All cameras of a clip at once: one by one they would take as long as resizing does.
+    cameras = {
+        shape: Camera.from_normalized(clip.cameras, *shape[:2]).crop_center().to_normalized()
+        for shape in set(shapes.values())
+    }
+    rows = []
+    for position, timestamp in enumerate(timestamps):
+        shape = shapes.get(position, usual)
+        rows.append(_Row(cameras[shape][position], timestamp, shape.frame_side, packed.get(position, {})))
+    return rows, lost
 
 
-def _pack_frame(clip: Clip, position: int, timestamp: int, recipe: Recipe) -> _Row:
+class _Shape(NamedTuple):
+    width: int
+    height: int
+    frame_side: int
+
+
+def _pack_frame(clip: Clip, position: int, recipe: Recipe) -> tuple[dict[int, bytes], _Shape]:
+    """Size to image file, and the shape of the frame as it was."""
     view = clip.view(position)
-    square = view.crop_center()
+    shape = _Shape(view.camera.width, view.camera.height, view.camera.frame_side)
+    left, top, side, _ = center_box(shape.width, shape.height)
+    square = view.image[:, top : top + side, left : left + side]
     images = {}
     for size in recipe.sizes:
-        fits = size >= square.camera.width
-        image = square.image if fits else resize_image(square.image, size, size)
-        images[size] = (_own_file(clip, position, recipe) if fits and square is view else None) or _encode(
-            image, recipe
-        )
-    return _Row(square.camera.to_normalized(), timestamp, view.camera.frame_side, images)
+        fits = size >= side
+        image = square if fits else resize_image(square, size, size)
+        own = _own_file(clip, position, recipe) if fits and shape.width == shape.height else None
+        images[size] = own or _encode(image, recipe)
+    return images, shape
 
 
 def _own_file(clip: Clip, position: int, recipe: Recipe) -> bytes | None:

@@ -28,10 +28,10 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from datasets.clips import UnusableClip
+from datasets.clips import UnusableClip, view_from_row
 from datasets.workers import in_processes
 from dnnlib.util import UserError, file_sha256
-from torch_utils.cameras import Camera, View
+from torch_utils.cameras import View
 
 PACK_INDEX = "pack.json"
 CODECS = ("jpeg", "webp", "png")
@@ -100,19 +100,14 @@ class PackedClip:
     def view(self, position: int) -> View:
         try:
             with Image.open(io.BytesIO(self.read(position)), formats=CODECS) as file:
-                image = torch.from_numpy(np.array(file)).permute(2, 0, 1)
+                image = np.array(file)
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(
                 f"frame {position} of {self.name} in {self.shard} is damaged ({error}); pack anew"
             ) from None
-        side = image.shape[1]
         row = slice(self.start + position, self.start + position + 1)
         camera = _open_table(self.shard, "cameras")[row][0]
-        frame_side = int(_open_table(self.shard, "frame_sides")[row][0])
-        # Built directly, in numpy: that it is a proper camera was checked when it was packed.
-        fx, fy, cx, cy = camera[:4] * side
-        intrinsics = torch.from_numpy(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
-        return View(image, Camera(intrinsics, torch.from_numpy(camera[6:].reshape(3, 4)), side, side, frame_side))
+        return view_from_row(image, camera, frame_side=int(_open_table(self.shard, "frame_sides")[row][0]))
 
     def _rows(self, table: str) -> np.ndarray:
         return _open_table(self.shard, table)[self.start : self.start + self.count]

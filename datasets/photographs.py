@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from datasets.clips import Clips
+from datasets.clips import UnusableClip
 from datasets.image_folder import image_files
 from datasets.packed import PACK_INDEX, PackedClips
 from dnnlib.imaging import read_image
+from dnnlib.util import UserError
 from torch_utils.cameras import Camera, View, intrinsics_matrix
 
 _FOCAL = 0.6  # of the shorter side: what single-image training assumes (SPEC section 7)
@@ -28,7 +29,10 @@ class PhotographClip:
 
     @property
     def cameras(self) -> torch.Tensor:
-        return self._view.camera.to_normalized()[None]
+        try:
+            return self._view.camera.to_normalized()[None]
+        except UserError as error:
+            raise UnusableClip("unreadable photograph", str(error)) from None
 
     def read(self, position: int) -> bytes:
         return self.file.read_bytes()
@@ -45,7 +49,7 @@ class PhotographClip:
 
 
 class PhotographClips:
-    """The photographs in a folder and the folders below, named by their paths; see `datasets.clips.Clips`."""
+    """The photographs in a folder and the folders below, named by their paths; see `datasets.layouts.StoredClips`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,7 +58,11 @@ class PhotographClips:
     def open(self, number: int) -> PhotographClip:
         return PhotographClip(self._folder / self.names[number])
 
+    def audit(self) -> Iterator[tuple[str, str]]:
+        """Nothing lists photographs that could miss one."""
+        return iter(())
 
-def open_photographs(folder: Path) -> Clips:
+
+def open_photographs(folder: Path) -> PackedClips | PhotographClips:
     """The photographs of a pack, or of a folder. Raises UserError where there is none."""
     return PackedClips(folder) if (folder / PACK_INDEX).is_file() else PhotographClips(folder)

@@ -45,10 +45,16 @@ class VideoClips:
     """Camera files and a folder of videos, each named by its YouTube id; see `datasets.clips.Clips`."""
 
     def __init__(self, camera_folder: Path, video_folder: Path) -> None:
+        try:
+            import av  # noqa: F401
+        except ImportError:
+            raise UserError("cutting frames from videos needs PyAV: pip install av") from None
         if not video_folder.is_dir():
             raise UserError(f"there is no folder of videos {video_folder}")
         self._camera_folder = camera_folder
         self.names = sorted(path.stem for path in camera_folder.glob("*.txt"))
+        if not self.names:
+            raise UserError(f"there are no camera files in {camera_folder}; they say which frames to cut")
         videos = (path for path in video_folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
         self._videos = {path.stem: path for path in videos}
 

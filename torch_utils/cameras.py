@@ -209,7 +209,9 @@ class View:
         return self.crop_center().resize(resolution)
 
 
-def center_box(image_width: int, image_height: int, width: int | None, height: int | None) -> tuple[int, int, int, int]:
+def center_box(
+    image_width: int, image_height: int, width: int | None = None, height: int | None = None
+) -> tuple[int, int, int, int]:
     """(left, top, width, height) of a centred box; the corner is rounded down. Default: the largest square."""
     side = min(image_width, image_height)
     width, height = width or side, height or width or side
@@ -220,7 +222,8 @@ def center_box(image_width: int, image_height: int, width: int | None, height: i
 
 def resize_image(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
     """Antialiased bilinear resize of [C, H, W] or [B, C, H, W], uint8 (rounded) or floating point."""
-    batch = image if image.ndim == 4 else image[None]
+    # These strides say that a picture lies pixel by pixel, as files give it, so that it is not turned around and back.
+    batch = image if image.ndim == 4 else image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
     resized = F.interpolate(batch, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
     return resized if image.ndim == 4 else resized[0]
 

@@ -18,6 +18,7 @@ from datasets.doctor import main
 from datasets.synthetic import SyntheticClips, write_tree
 from tests.datasets.layout_writers import write_lvsm, write_nerfstudio
 from torch_utils.cameras import Camera, View, format_realestate10k, parse_realestate10k
+from torch_utils.warping import euler_rotation
 
 
 def run(*arguments: str | Path) -> Result:
@@ -150,6 +151,22 @@ def test_no_data_folder_is_code_2(tmp_path: Path) -> None:
     assert "none of the known layouts" in result.stderr
 
 
+def test_photographs(rooms: Path, tmp_path: Path) -> None:
+    frames = sorted((rooms / "train/train-00000").iterdir())
+    folder = tmp_path / "photos"
+    (folder / "below").mkdir(parents=True)
+    for number, frame in enumerate(frames[:3]):
+        shutil.copy(frame, folder / "below" / f"{number}.png")
+    result = run(folder, "--photographs")
+    assert (result.exit_code, result.stdout) == (0, "photos: photographs, 3 of 3 photographs\nnothing is wrong\n")
+    os.truncate(folder / "below/1.png", 300)
+    shutil.copy(frames[2], folder / "again.png")
+    (wrong,) = (where for kind, where in findings(folder, "--photographs") if kind == "unreadable photograph")
+    assert "below/1.png" in wrong
+    assert ("duplicate clip", "photos/below/2.png is photos/again.png") in findings(folder, "--photographs")
+    assert run(tmp_path / "nothing", "--photographs").exit_code == 2
+
+
 @pytest.fixture(scope="module")
 def walks() -> SyntheticClips:
     """Walks of which there is enough to see."""
@@ -200,6 +217,29 @@ def test_poses_of_other_frames_fit_in_no_convention(walks: SyntheticClips) -> No
     assert fit_of_poses(clip).hopeless
     clip.cameras = clip.cameras[:1].expand(8, -1)
     assert fit_of_poses(clip) is None
+
+
+def test_frames_that_are_far_apart_are_not_compared() -> None:
+    """In a long walk that turns little, first and last frame turn most but show different places."""
+
+    class Walk:
+        frames = range(12)
+        cameras = torch.zeros(12, 18, dtype=torch.float64)
+        cameras[:, :4] = torch.tensor([1.0, 1.0, 0.5, 0.5], dtype=torch.float64)
+        cameras[:, 6:] = torch.stack(
+            [torch.cat([euler_rotation(0.0, 0.9 * i, 0.0), torch.zeros(3, 1)], dim=1).flatten() for i in range(12)]
+        )
+
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def view(self, position: int) -> View:
+            self.seen.append(position)
+            return View(torch.zeros(3, 8, 8, dtype=torch.uint8), Camera.from_normalized(self.cameras[position], 8, 8))
+
+    walk = Walk()
+    assert fit_of_poses(walk) is None  # nothing to match
+    assert 1 <= max(walk.seen) - min(walk.seen) <= 3
 
 
 def test_the_doctor_names_the_clip_and_its_convention(walks: SyntheticClips, tmp_path: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from datasets.layouts import open_clips
+from datasets.pack import main
 from datasets.pack_writer import open_sources, write_pack
 from datasets.packed import Recipe
 from datasets.realestate10k import RealEstate10K
-from datasets.videos import VideoReader, video_id
+from datasets.videos import VideoClips, VideoReader, video_id
 from dnnlib.util import UserError
 from torch_utils.cameras import format_realestate10k
 
@@ -84,6 +87,34 @@ def test_what_is_no_video_is_one_clear_line(tmp_path: Path) -> None:
 )
 def test_video_id(url: str) -> None:
     assert video_id(url) == "a-b_C"
+
+
+def test_packing_without_videos_fails_and_goes_on_when_they_are_there(tmp_path: Path) -> None:
+    videos, cameras, pack = tmp_path / "videos", tmp_path / "cameras/RealEstate10K/train", tmp_path / "pack"
+    videos.mkdir()
+    cameras.mkdir(parents=True)
+    text = format_realestate10k("https://youtu.be/abc", [time_us(number) for number in range(4)], CAMERA.expand(4, -1))
+    (cameras / "one.txt").write_text(text)
+    arguments = [*map(str, (tmp_path / "cameras", pack, "--from-videos", videos)), "--workers=1", f"--size={HEIGHT}"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: no clip could be packed into {pack / 'train'}\n"
+    write_video(videos / "abc.mp4", "mpeg4")
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert RealEstate10K(pack, "train").names == ["one"]
+
+
+def test_videos_need_camera_files(chunks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no camera files"):
+        open_sources(chunks, videos=tmp_path)
+
+
+def test_without_pyav_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not as a reason for which each single frame is left out."""
+    (tmp_path / "one.txt").write_text(format_realestate10k("https://youtu.be/abc", [0], CAMERA[None]))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UserError, match="pip install av"):
+        VideoClips(tmp_path, tmp_path)
 
 
 def test_packing_from_videos(tmp_path: Path) -> None:
