@@ -180,12 +180,15 @@ def _check_mode(ctx: click.Context) -> None:
 def _follow_paths(options: dict[str, Any], processes: Processes, log: logging.Logger) -> None:
     """Render every path and report on it."""
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from dnnlib.video import check_fps
     from metrics.neighbours import NeighbourReport
     from metrics.truth import TruthReport
     from training.generation import open_sampler
     from training.trajectory import PathFolder, PathRenderer
 
+    check_fps(options["fps"])  # now, and not in a folder that has begun to fill
     sampler, _ = open_sampler(options, processes.device)
     seeds = options["seeds"][: options["samples"]]
     how = {name: options[name] for name in ("condition", "key_every", "fresh_noise")}
@@ -205,8 +208,9 @@ def _follow_paths(options: dict[str, Any], processes: Processes, log: logging.Lo
             formats=options["export"],
             details={**details, **{name: options[name] for name in (*NETWORK_ROLES, "guidance", "steps")}},
         )
-        for _ in tqdm(frames, total=len(cameras), unit="frame", disable=not processes.is_main):
-            pass
+        with logging_redirect_tqdm():
+            for _ in tqdm(frames, total=len(cameras), unit="frame", disable=not processes.is_main):
+                pass
         log.info("%s; see %s", "; ".join(map(str, reports)), folder / "sheet.png")
 
 
@@ -217,7 +221,10 @@ def _photographs(options: dict[str, Any], processes: Processes) -> Iterator[_Pat
 
     path = [options[name] for name in ("trajectory", "frames", "amount", "scene_scale", "convention", "pose")]
     files = photograph_files(options["images"])
-    for name, file in processes.share(list(files.items())):
+    mine = processes.share(list(files.items()))
+    for _, file in mine[1:]:  # a broken one is told of before the first has been at work for long
+        read_photograph(file, options["fov"])
+    for name, file in mine:
         photograph, cameras = plan_path(read_photograph(file, options["fov"]), *path)
         folder = options["outdir"] / (name if len(files) > 1 else "")
         yield folder, photograph, cameras, [], {name: options[name] for name in ("trajectory", "scene_scale")}

@@ -110,6 +110,9 @@ def test_several_photographs_get_a_folder_each(network: str, tmp_path: Path) -> 
         (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),
         (["--frames", "3"], "--frames is for paths: leave it out, or give --image or --clip"),
         (["--image", "{photo}", "--fps", "0"], "0 frames a second is no speed"),
+        (["--image", "{photo}", "--fps", "nan"], "nan frames a second is no speed"),
+        (["--image", "{photo}", "--scene-scale", "inf"], "the scene scale is inf"),
+        (["--image", "{photo}", "--image", "{text}"], "is not a whole image"),
         (["--image", "{photo}", "--outdir", "{text}/out"], "choose another folder"),
     ],
 )
@@ -122,3 +125,4 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, network: str,
     assert message in result.output
     assert result.output.strip().splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
