@@ -77,7 +77,7 @@ def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
 
     def open_photograph(file: Path) -> dict[str, Any]:
         photograph = read_photograph(file)
-        save_png(file.with_name("preview.png"), photograph_with_crop(photograph.view, 512))
+        save_png(file.with_name("preview.png"), photograph_with_crop(photograph.view, 512, 512))
         return {"fov": round(photograph.fov_deg, 1), "fov_from": photograph.fov_from}
 
     def render(file: Path, request: dict[str, Any], folder: Path, send: Send) -> None:
