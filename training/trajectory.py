@@ -29,7 +29,7 @@ Condition = Literal["first", "chain", "stochastic"]
 
 _MOST_KEY_FRAMES = 16  # that stochastic conditioning remembers, so that memory does not grow with the path
 _SHEET_COLUMNS = 6
-_SPREAD_WHITE = 64  # standard deviation, in levels of 255, that is white in a map of the spread
+_SPREAD_WHITE = 32  # standard deviation, in levels of 255, that is white in a map of the spread
 _SHEET_CELL = 160  # pixels, at least
 _ROWS = ("truth", "homography", "spread")  # of the sheet, below the samples
 _PATTERNS = ("frame_*.png", *(f"{kind}_*.png" for kind in _ROWS), "trajectory.json")
@@ -113,7 +113,7 @@ class PathFolder:
     """The folder of a rendered path: numbered frames, videos, a contact sheet, and the path itself.
 
     `frame_000000.png` is the sample of the first seed, `frame_000000_seed1.png` that of seed 1; `spread_000000.png` the
-    standard deviation over samples, white at 64 levels; `homography_000000.png` the photograph turned to where the
+    standard deviation over samples, white at 32 levels; `homography_000000.png` the photograph turned to where the
     camera looks, transparent where it shows nothing; `truth_000000.png` the true frame, where it is known (the videos
     then show source view, sample and truth side by side); `trajectory.json` the cameras of the frames, as nerfstudio
     reads them, and all that was set and found.
@@ -231,7 +231,7 @@ class PathFolder:
 
 
 def spread_map(samples: torch.Tensor) -> np.ndarray:
-    """Standard deviation of uint8 [S, 3, R, R] over samples, mean of the colours: uint8 [R, R], white at 64 levels.
+    """Standard deviation of uint8 [S, 3, R, R] over samples, mean of the colours: uint8 [R, R], white at 32 levels.
 
     What the source view leaves open, and a model that gives one answer would average.
     """

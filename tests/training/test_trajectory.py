@@ -211,7 +211,7 @@ def test_the_spread_is_the_standard_deviation() -> None:
     samples = torch.full((4, 3, 2, 2), 100, dtype=torch.uint8)
     samples[:2, :, 0, 0] += 20  # standard deviation 10
     samples[:2, :, 1, 1] += 155  # 77.5: more than white
-    assert spread_map(samples).tolist() == [[39, 0], [0, 255]]  # 10 * 255 / 64
+    assert spread_map(samples).tolist() == [[79, 0], [0, 255]]  # 10 * 255 / 32
 
 
 def test_a_folder_with_frames_is_refused_unless_asked_for(
