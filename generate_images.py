@@ -217,10 +217,12 @@ def _estimate(options: dict[str, Any], processes: Processes) -> None:
 
 def _follow_paths(options: dict[str, Any], processes: Processes, log: logging.Logger) -> tuple[Failures, int]:
     """Render every path and report on it; returns which could not be rendered, of how many."""
+    from dnnlib.video import check_fps
     from training.batching import choose_batch
     from training.failures import Failures
     from training.generation import open_sampler
 
+    check_fps(options["fps"])  # now, and not in a folder that has begun to fill
     sampler, _ = open_sampler(options, processes.device)
     batch = choose_batch(options["batch"], sampler, options["frames"] and options["frames"] * options["samples"])
     paths, failures = _open_paths(options, sampler.resolution), Failures()
@@ -244,6 +246,7 @@ def _follow_path(
     log: logging.Logger,
 ) -> None:
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from metrics.neighbours import NeighbourReport
     from metrics.truth import TruthReport
@@ -266,8 +269,9 @@ def _follow_path(
         formats=options["export"],
         details={**details, **{name: options[name] for name in (*NETWORK_ROLES, "guidance", "steps")}},
     )
-    for _ in tqdm(frames, total=len(cameras), unit="frame", disable=not processes.is_main):
-        pass
+    with logging_redirect_tqdm():
+        for _ in tqdm(frames, total=len(cameras), unit="frame", disable=not processes.is_main):
+            pass
     log.info("%s; see %s", "; ".join(map(str, reports)), folder / "sheet.png")
 
 

@@ -67,7 +67,7 @@ def main(**options: Any) -> None:
 
 def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
     """The page's photographs and renderings, made by `sampler`."""
-    from datasets.trajectories import Move, plan_path
+    from datasets.trajectories import PATHS, Move, plan_path
     from datasets.user_image import read_photograph
     from dnnlib.imaging import save_png
     from dnnlib.page import Studio
@@ -77,7 +77,8 @@ def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
 
     def open_photograph(file: Path) -> dict[str, Any]:
         photograph = read_photograph(file)
-        save_png(file.with_name("preview.png"), photograph_with_crop(photograph.view, 512))
+        save_png(file.with_name("preview.png"), photograph_with_crop(photograph.view, 512, 512))
+        save_png(file.with_name("square.png"), photograph.view.square(512).image.permute(1, 2, 0).numpy())
         return {"fov": round(photograph.fov_deg, 1), "fov_from": photograph.fov_from}
 
     def render(file: Path, request: dict[str, Any], folder: Path, send: Send) -> None:
@@ -108,7 +109,8 @@ def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
                 send({"frame": frame.name})
         send({"report": str(report), "files": [name for name in DOWNLOADS if (folder / name).exists()]})
 
-    return Studio(folder, open_photograph, render)
+    paths = {name: {"amount": path.amount, "unit": path.unit} for name, path in PATHS.items()}
+    return Studio(folder, open_photograph, render, paths)
 
 
 if __name__ == "__main__":

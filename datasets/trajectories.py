@@ -26,6 +26,7 @@ DEFAULT_FRAMES = 24
 # points matched under the published poses, is 3.3 to 4.2 in five clips of six.
 _SUBJECT = 3.5
 _MOST_FRAMES = 100_000
+_FARTHEST = 1e6  # units; the networks compute in float32
 _T = TypeVar("_T")
 
 
@@ -124,8 +125,6 @@ def plan_path(
     Where nothing else told the photograph's field of view, that of the file's first camera is taken: the photograph
     comes back with it. `frames`: of a file, all by default. Raises UserError, as `named_path` and `read_trajectory`.
     """
-    if not scene_scale > 0:
-        raise UserError(f"--scene-scale is {scene_scale:g}; it multiplies distances and must be positive")
     if path in PATHS:
         frames = DEFAULT_FRAMES if frames is None else frames
         return photograph, named_path(path, photograph.view.camera, frames, amount, scene_scale)
@@ -202,8 +201,15 @@ def _focal_fractions(camera: Camera, first: Camera) -> torch.Tensor:
 
 
 def _move(photograph: Camera, pose: torch.Tensor, scene_scale: float, zoom: torch.Tensor) -> Camera:
-    """The photograph's camera moved by `pose` [3, 4], photograph's camera to new one, with its focal lengths zoomed."""
+    """The photograph's camera moved by `pose` [3, 4], photograph's camera to new one, with its focal lengths zoomed.
+
+    Raises UserError where no picture could come of it.
+    """
+    if not 0 < scene_scale < math.inf:
+        raise UserError(f"the scene scale is {scene_scale:g}; it multiplies distances and must be positive and finite")
     pose = torch.cat([pose[:, :3], pose[:, 3:] * scene_scale], dim=1)
+    if not (distance := float(pose[:, 3].norm())) <= _FARTHEST:
+        raise UserError(f"the camera would go {distance:g} units away; make its path shorter")
     intrinsics = photograph.intrinsics.clone()
     intrinsics[[0, 1], [0, 1]] *= zoom
     return replace(photograph, intrinsics=intrinsics, extrinsics=pose @ homogeneous(photograph.extrinsics))

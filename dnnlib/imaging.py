@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dnnlib.util import UserError, atomic_path
 
-_PAPER, _INK, _BLANK = (255, 255, 255), (34, 34, 34), (240, 240, 240)
+_PAPER, _INK = (255, 255, 255), (34, 34, 34)
 _LEGIBLE_CELL = 128  # pixels; smaller images are enlarged at least to this
 
 
@@ -71,6 +71,7 @@ def contact_sheet(
     column_titles: Sequence[str],
     row_labels: Sequence[str],
     cell: int | None = None,
+    columns: Sequence[int] | None = None,
 ) -> Image.Image:
     """A grid of images with a title above every column and a label left of every row, on white.
 
@@ -81,6 +82,7 @@ def contact_sheet(
         row_labels: one per row; may have several lines.
         cell: side of a cell in pixels; by default the smallest whole multiple of the largest image that can be
             judged by eye, at least 128.
+        columns: widths of the columns in pixels, where they are not `cell`.
     """
     if len(rows) != len(row_labels) or any(len(row) != len(column_titles) for row in rows):
         raise ValueError("a contact sheet needs one label per row, and one title for every image of a row")
@@ -88,6 +90,7 @@ def contact_sheet(
         largest = max((max(image.shape[:2]) for row in rows for image in row if image is not None), default=1)
         cell = largest * -(-_LEGIBLE_CELL // largest)
 
+    columns = columns or [cell] * len(column_titles)
     font = ImageFont.load_default(size=max(12, cell // 10))
     ascent, descent = font.getmetrics()
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
@@ -95,7 +98,10 @@ def contact_sheet(
     gap = max(4, cell // 24)
     top = ascent + descent + 3 * gap
     pitch = max([cell, *(math.ceil(height) for _, height in label_sizes)]) + gap
-    widths = [max(cell, math.ceil(font.getlength(title))) + gap for title in column_titles]
+    widths = [
+        max(column, math.ceil(font.getlength(title))) + gap
+        for column, title in zip(columns, column_titles, strict=True)
+    ]
     edges = list(accumulate(widths, initial=math.ceil(max((width for width, _ in label_sizes), default=0)) + 3 * gap))
 
     sheet = Image.new("RGB", (edges[-1] + gap, top + len(rows) * pitch + gap), _PAPER)
@@ -105,16 +111,17 @@ def contact_sheet(
     for index, (row, label) in enumerate(zip(rows, row_labels, strict=True)):
         middle = top + index * pitch + (pitch - gap) // 2
         draw.multiline_text((edges[0] - gap, middle), label, fill=_INK, font=font, anchor="rm", align="right")
-        for left, width, pixels in zip(edges, widths, row, strict=False):
-            empty = pixels is None
-            image = Image.new("RGB", (cell, cell), _BLANK) if empty else _fit(Image.fromarray(_check(pixels)), cell)
+        for left, width, column, pixels in zip(edges, widths, columns, row, strict=False):
+            if pixels is None:
+                continue
+            image = _fit(Image.fromarray(_check(pixels)), column, cell)
             sheet.paste(image, (left + (width - gap - image.width) // 2, middle - image.height // 2))
     return sheet
 
 
-def _fit(image: Image.Image, cell: int) -> Image.Image:
-    """The image at the largest size in a square cell that adds no blur: whole factors up, antialiased down."""
-    factor = cell // max(image.size)
+def _fit(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The image at the largest size in a cell that adds no blur: whole factors up, antialiased down."""
+    factor = min(width // image.width, height // image.height)
     if factor >= 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    return ImageOps.contain(image, (cell, cell), Image.Resampling.LANCZOS)
+    return ImageOps.contain(image, (width, height), Image.Resampling.LANCZOS)

@@ -37,9 +37,11 @@ class Studio:
 
     Attributes:
         folder: for photographs and results, numbered; the caller's to remove.
-        open_photograph: given a photograph, puts `preview.png` beside it and returns what to say of it.
+        open_photograph: given a photograph, puts `preview.png`, all of it, and `square.png`, what is used of it, beside
+            it, and returns what to say of it.
         render: given a photograph, a request, a new folder and `send`, writes pictures there and sends news of them.
             `send` raises `Cancelled` once nobody listens any more. Requests are served one at a time.
+        paths: the names of camera paths, each with how far it goes, `amount`, and in which `unit`.
 
     Both raise UserError for what the user can put right.
     """
@@ -47,6 +49,7 @@ class Studio:
     folder: Path
     open_photograph: Callable[[Path], dict[str, Any]]
     render: Callable[[Path, dict[str, Any], Path, Send], None]
+    paths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
@@ -123,11 +126,16 @@ def create_app(studio: Studio, hosts: list[str] | None = None) -> Flask:
         raise UserError("the page needs Flask: pip install flask") from None
 
     app = Flask(__name__, static_folder=None)
+    app.json.sort_keys = False  # paths keep their order
     app.config.update(MAX_CONTENT_LENGTH=_LARGEST_UPLOAD, TRUSTED_HOSTS=hosts)
 
     @app.get("/")
     def page() -> Response:
         return send_file(Path(__file__).with_name("page.html"))
+
+    @app.get("/paths")
+    def paths() -> Response:
+        return jsonify(studio.paths)
 
     @app.post("/photographs")
     def add_photograph() -> Response:

@@ -27,7 +27,7 @@ def gif_writer(path: str | os.PathLike[str], fps: float) -> Iterator[AddFrame]:
 
     Yields a function that adds a frame. The file appears, whole, on leaving; not at all when the body raises.
     """
-    duration_ms = round(1000 / _checked(fps))
+    duration_ms = round(1000 / check_fps(fps))
     with atomic_path(path) as temporary, temporary.open("wb") as file:
 
         def add(frame: np.ndarray) -> None:
@@ -54,7 +54,7 @@ def mp4_writer(path: str | os.PathLike[str], fps: float) -> Iterator[AddFrame]:
     except ImportError:
         raise UserError("an MP4 needs PyAV: pip install av") from None
     codec = next(name for name in _MP4_CODECS if name in av.codecs_available)
-    rate = Fraction(_checked(fps)).limit_denominator(1000)
+    rate = Fraction(check_fps(fps)).limit_denominator(1000)
     with atomic_path(path) as temporary, av.open(os.fspath(temporary), "w", format="mp4") as container:
         stream = container.add_stream(codec, rate=rate, options=_MP4_CODECS[codec])
         stream.pix_fmt = "yuv420p"
@@ -69,7 +69,8 @@ def mp4_writer(path: str | os.PathLike[str], fps: float) -> Iterator[AddFrame]:
         container.mux(stream.encode(None))
 
 
-def _checked(fps: float) -> float:
+def check_fps(fps: float) -> float:
+    """The speed of a video, in frames a second; UserError for one that no player keeps."""
     if not 0.1 <= fps <= 100:  # GIF counts in hundredths of a second
         raise UserError(f"{fps:g} frames a second is no speed for a video; choose between 0.1 and 100")
     return fps

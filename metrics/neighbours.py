@@ -56,5 +56,7 @@ class NeighbourReport:
         found = self.summary()["neighbours"]
         if not found["pairs"]:
             return "one frame: no neighbours to compare"
-        text = f"neighbours: TSED {found['tsed']:.2f}"
+        fitting, untold = round(found["tsed"] * found["pairs"]), found["too_few_matches"]
+        text = f"neighbours: TSED {found['tsed']:.2f} ({fitting} of {found['pairs']} pairs fit their poses"
+        text += f"; {untold} {'has' if untold == 1 else 'have'} too few matches to tell)" if untold else ")"
         return text if found["psnr_db"] is None else f"{text}, PSNR {found['psnr_db']:.1f} dB where the camera turned"

@@ -129,6 +129,8 @@ def test_estimate_counts_frames_and_samples(network: str, photo: Path) -> None:
         (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),
         (["--frames", "3"], "--frames is for paths: leave it out, or give --image or --clip"),
         (["--image", "{photo}", "--fps", "0"], "0 frames a second is no speed"),
+        (["--image", "{photo}", "--fps", "nan"], "nan frames a second is no speed"),
+        (["--image", "{photo}", "--scene-scale", "inf"], "the scene scale is inf"),
         (["--image", "{photo}", "--outdir", "{text}/out"], "choose another folder"),
     ],
 )
@@ -141,3 +143,4 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, network: str,
     assert message in result.output
     assert result.output.strip().splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()

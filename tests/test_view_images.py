@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import view_images
+from datasets.trajectories import PATHS
 from dnnlib.page import create_app
 from tests.golden import fill
 from training.generation import NovelViewSampler
@@ -106,7 +107,7 @@ def page(browser: object, address: str, tmp_path: Path) -> object:
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     browser.get(address)
     drop(browser, tmp_path / "photo.png")
-    until(lambda: "Drag in the square" in message(browser))
+    until(lambda: "Drag in the picture" in message(browser))
     return browser
 
 
@@ -114,6 +115,7 @@ def test_drop_move_look_and_download(page: object, tmp_path: Path) -> None:
     assert page.find_element("id", "photograph").is_displayed()
     page.find_element("id", "show").click()
     until(lambda: message(page).startswith("Done"))
+    assert message(page) == "Done."
     first = shown(page)
     assert first.shape == (16, 16, 3)
     set_value(page, "pan_deg", 20)
@@ -126,11 +128,28 @@ def test_drop_move_look_and_download(page: object, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "frame_000000.png")), shown(page))
 
 
+def test_the_photograph_itself_is_the_first_view(page: object) -> None:
+    square = shown(page)
+    assert square.shape[0] == square.shape[1]
+    assert square[..., 1].mean() == pytest.approx(118, abs=3)  # green goes from 0 to 236, downwards
+    assert not page.find_element("id", "downloads").is_displayed()
+
+
+def test_paths_are_offered_with_how_far_they_go(page: object) -> None:
+    names = [option.text for option in page.find_elements("css selector", "#name option")]
+    assert names == [*PATHS, "from a file"]
+    page.find_element("xpath", "//option[text()='pan']").click()
+    assert page.find_element("id", "amount").get_property("value") == "15"
+    assert "degrees to the right" in page.find_element("id", "unit").text
+    assert not page.find_element("id", "convention").is_displayed()
+
+
 def test_dragging_in_the_picture_turns_the_camera(page: object) -> None:
+    """The picture follows the hand: across all of it, by the field of view."""
     stage = page.find_element("id", "stage")
     webdriver.ActionChains(page).drag_and_drop_by_offset(stage, stage.size["width"] // 4, 0).perform()
     until(lambda: message(page).startswith("Done"))
-    assert float(page.find_element("id", "pan_deg").get_property("value")) == pytest.approx(-10, abs=0.3)
+    assert float(page.find_element("id", "pan_deg").get_property("value")) == pytest.approx(-58 / 4, abs=0.3)
     assert float(page.find_element("id", "tilt_deg").get_property("value")) == 0
 
 
@@ -163,6 +182,9 @@ def test_a_path_is_stepped_through_and_downloaded(page: object, tmp_path: Path) 
 def test_the_file_of_a_path(page: object, tmp_path: Path) -> None:
     file = tmp_path / "poses.txt"
     file.write_text("1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 -.5 0 1 0 0 0 0 1 0\n")
+    page.find_element("xpath", "//option[text()='from a file']").click()
+    page.find_element("id", "follow").click()
+    until(lambda: "Choose the file of a path first" in message(page))
     page.find_element("id", "pathfile").send_keys(str(file))
     page.find_element("id", "follow").click()
     until(lambda: "plain matrices do not tell their convention" in message(page))

@@ -29,8 +29,8 @@ from training.precond import NVPrecond
 Condition = Literal["first", "chain", "stochastic"]
 
 _MOST_KEY_FRAMES = 16  # that stochastic conditioning remembers, so that memory does not grow with the path
-_SHEET_COLUMNS = 8
-_SPREAD_WHITE = 64  # standard deviation, in levels of 255, that is white in a map of the spread
+_SHEET_COLUMNS = 6
+_SPREAD_WHITE = 32  # standard deviation, in levels of 255, that is white in a map of the spread
 _SHEET_CELL = 160  # pixels, at least
 _ROWS = ("truth", "homography", "spread")  # of the sheet, below the samples
 _PATTERNS = ("frame_*.png", *(f"{kind}_*.png" for kind in _ROWS), "trajectory.json")
@@ -118,7 +118,7 @@ class PathFolder:
     """The folder of a rendered path: numbered frames, videos, a contact sheet, and the path itself.
 
     `frame_000000.png` is the sample of the first seed, `frame_000000_seed1.png` that of seed 1; `spread_000000.png` the
-    standard deviation over samples, white at 64 levels; `homography_000000.png` the photograph turned to where the
+    standard deviation over samples, white at 32 levels; `homography_000000.png` the photograph turned to where the
     camera looks, transparent where it shows nothing; `truth_000000.png` the true frame, where it is known (the videos
     then show source view, sample and truth side by side); `trajectory.json` the cameras of the frames, as nerfstudio
     reads them, and all that was set and found.
@@ -215,7 +215,11 @@ class PathFolder:
         """The photograph with its crop, and evenly spaced frames; samples, truth and what else there is below."""
         count = min(frames, _SHEET_COLUMNS)
         shown = [round(k * (frames - 1) / max(count - 1, 1)) for k in range(count)]
-        rows = {f"seed {seed}": [self.frame(n, seed if k else None) for n in shown] for k, seed in enumerate(seeds)}
+        names = [f"seed {seed}" for seed in seeds] if len(seeds) > 1 else ["sample"]
+        rows = {
+            name: [self.frame(n, seed if k else None) for n in shown]
+            for k, (name, seed) in enumerate(zip(names, seeds, strict=True))
+        }
         for kind in _ROWS:
             files = [self.folder / f"{kind}_{n:06d}.png" for n in shown]
             if any(file.exists() for file in files):
@@ -223,13 +227,16 @@ class PathFolder:
         pictures = [[read_image(file) if file.exists() else None for file in files] for files in rows.values()]
         side = pictures[0][0].shape[0]
         cell = side * -(-_SHEET_CELL // side)
-        firsts = [photograph_with_crop(photograph, cell), *[None] * (len(rows) - 1)]
+        source = photograph_with_crop(photograph, 2 * cell, cell)
+        firsts = [source, *[None] * (len(rows) - 1)]
         cells = [[first, *row] for first, row in zip(firsts, pictures, strict=True)]
-        return contact_sheet(cells, ["source", *(f"frame {n}" for n in shown)], list(rows), cell)
+        return contact_sheet(
+            cells, ["source", *(f"frame {n}" for n in shown)], list(rows), cell, [source.shape[1], *[cell] * count]
+        )
 
 
 def spread_map(samples: torch.Tensor) -> np.ndarray:
-    """Standard deviation of uint8 [S, 3, R, R] over samples, mean of the colours: uint8 [R, R], white at 64 levels.
+    """Standard deviation of uint8 [S, 3, R, R] over samples, mean of the colours: uint8 [R, R], white at 32 levels.
 
     What the source view leaves open, and a model that gives one answer would average.
     """
@@ -237,10 +244,10 @@ def spread_map(samples: torch.Tensor) -> np.ndarray:
     return (spread * (255 / _SPREAD_WHITE)).clamp(max=255).to(torch.uint8).numpy()
 
 
-def photograph_with_crop(photograph: View, cell: int) -> np.ndarray:
-    """The photograph, as large as fits a square cell, with the square that the networks see outlined: [H, W, 3]."""
+def photograph_with_crop(photograph: View, width: int, height: int) -> np.ndarray:
+    """The photograph, as large as fits a cell, with the square that the networks see outlined: [H, W, 3]."""
     image = Image.fromarray(_pixels(photograph.image))
-    image = ImageOps.contain(image, (cell, cell), Image.Resampling.LANCZOS)
+    image = ImageOps.contain(image, (width, height), Image.Resampling.LANCZOS)
     left, top, side, _ = center_box(*image.size, None, None)
     ImageDraw.Draw(image).rectangle((left, top, left + side - 1, top + side - 1), outline=(255, 220, 0), width=2)
     return np.asarray(image)

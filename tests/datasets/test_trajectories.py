@@ -153,7 +153,9 @@ def test_the_lens_of_a_path_file_serves_a_photograph_that_has_none(photo: Path, 
         (("loop", 5), "no camera path 'loop'; known are orbit"),
         (("zoom", 5, -1.0), "must be positive"),
         (("pan", 5, math.nan), "must be a finite number"),
-        (("pan", 5, 1.0, 0.0), "--scene-scale is 0"),
+        (("pan", 5, 1.0, 0.0), "the scene scale is 0"),
+        (("pan", 5, 1.0, math.inf), "the scene scale is inf"),
+        (("dolly", 5, 1e300), r"the camera would go .* units away"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(photo: Path, arguments: tuple, message: str) -> None:

@@ -194,9 +194,17 @@ def test_contact_sheet_centres_and_shrinks_and_leaves_places_empty() -> None:
     y, x = find(sheet, enlarged(wide, 3))  # 30 -> 90 is the largest whole multiple within 96
     tall_y, _ = find(sheet, np.full((96, 64, 3), 90, np.uint8))
     assert y - tall_y == (96 - 30) // 2
-    blank = find(sheet, np.full((96, 96, 3), 240, np.uint8))
-    assert blank is not None
-    assert blank[1] > x
+    empty = sheet[tall_y : tall_y + 96, x + 96 : x + 2 * 96]
+    assert (empty == 255).all()
+
+
+def test_contact_sheet_has_columns_of_other_widths() -> None:
+    wide = RNG.integers(0, 200, (96, 150, 3), dtype=np.uint8)
+    square = RNG.integers(0, 200, (96, 96, 3), dtype=np.uint8)
+    sheet = np.asarray(contact_sheet([[wide, square]], ["a", "b"], [""], cell=96, columns=[150, 96]))
+    (y, x), (other_y, other_x) = find(sheet, wide), find(sheet, square)
+    assert y == other_y
+    assert other_x > x + 150
 
 
 def test_contact_sheet_makes_room_for_long_titles_and_labels() -> None:

@@ -53,6 +53,13 @@ def test_a_photograph_goes_in_and_news_come_out(studio: Studio) -> None:
         assert "<title>" in answer.get_data(as_text=True)
 
 
+def test_paths_are_told_in_their_order(studio: Studio) -> None:
+    studio.paths = {"pan": {"amount": 15, "unit": "degrees"}, "dolly": {"amount": 1, "unit": "units"}}
+    answer = create_app(studio).test_client().get("/paths")
+    assert json.loads(answer.get_data(), object_pairs_hook=list)[0][0] == "pan"
+    assert answer.get_json() == studio.paths
+
+
 def test_errors_are_said_without_paths_of_the_server(studio: Studio, caplog: pytest.LogCaptureFixture) -> None:
     client = create_app(studio).test_client()
     answer = client.post("/photographs?name=my photo.jpg", data=b"broken")

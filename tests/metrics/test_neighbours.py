@@ -51,3 +51,5 @@ def test_nothing_to_compare() -> None:
     report = NeighbourReport()
     report.add(grey.image, camera)
     assert str(report) == "one frame: no neighbours to compare"
+    report.add(grey.image, camera)
+    assert str(report) == "neighbours: TSED 0.00 (0 of 1 pairs fit their poses; 1 has too few matches to tell)"
