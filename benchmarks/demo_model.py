@@ -1,7 +1,9 @@
 """Does the demo model obey the camera, and does its super-resolution beat bicubic? Prints a table of each.
 
 python benchmarks/demo_model.py --preset=vivid-tiny --data=DIR --range-selection=16-33
-python benchmarks/demo_model.py --net=SUPER-RESOLUTION.safetensors --data=DIR --range-selection=16-33
+python benchmarks/demo_model.py --preset=vivid-tiny --photographs=DIR     # turned views of photographs instead
+python benchmarks/demo_model.py --net=vivid-tiny-sr --solver=euler --steps=4 --sigma_min=1 --sigma_max=40 \\
+    --data=DIR --range-selection=16-33
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from datasets.realestate10k import RealEstate10K
+from datasets.single_image import SingleImages
 from dnnlib.cli import Command, option
 from dnnlib.sampling_options import DATA, data_options, network_options, solver_options
 from metrics import Evaluation
@@ -46,11 +49,15 @@ def bicubic(target: torch.Tensor) -> torch.Tensor:
 @data_options()
 @solver_options()
 @option("--num", section=DATA, type=int, default=100, help="Pairs.")
-def main(num: int, **options: Any) -> None:
+@option("--photographs", section=DATA, metavar="DIR", help="Instead of a data set.")
+def main(num: int, photographs: str | None, **options: Any) -> None:
     """Judge the demo model, or one network of it."""
     sampler, _ = open_sampler(options, "cpu")
     network = sampler.net
-    pairs = RealEstate10K(options["data"], options["split"], options["range_selection"], resolution=None)
+    if photographs is None:
+        pairs = RealEstate10K(options["data"], options["split"], options["range_selection"], resolution=None)
+    else:
+        pairs = SingleImages(photographs, sampler.resolution)
     judged: dict[str, Evaluation] = {}
     obeyed = 0
 
@@ -60,6 +67,7 @@ def main(num: int, **options: Any) -> None:
     for batch in GeneratedBatches(sampler, pairs, range(num), 16):
         target = torch.stack([pair.target.image for pair in batch.pairs])
         judge("sample", batch.seeds, batch.images, target)
+        judge("copy source", batch.seeds, torch.stack([pair.source.image for pair in batch.pairs]), target)
         if network.super_res:
             judge("bicubic", batch.seeds, bicubic(target), target)
             continue

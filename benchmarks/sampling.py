@@ -1,14 +1,20 @@
-"""One evaluation of a full-size network: the plain float32 path against the frozen one, in one run.
+"""Full-size networks: the plain path against the fast one, in one run.
 
-    python benchmarks/sampling.py --config=vivid-base --batch=4 --dtype=bfloat16
-    python benchmarks/sampling.py --config=vivid-base --batch=64 --dtype=float16 --device=cuda
+    python benchmarks/sampling.py --config=vivid-base --batch=4                         # one evaluation
+    python benchmarks/sampling.py --config=vivid-sr --batch=1 --dtype=float32 --profile
+    python benchmarks/sampling.py --config=vivid-base --batch=64 --device=cuda --dtype=bfloat16 --compile
+    python benchmarks/sampling.py --config=vivid --batch=32 --device=cuda --compile     # all 189 evaluations
+    python benchmarks/sampling.py --config=vivid --batch=1 --device=cuda --compile
 
-Weights are random. The two paths take turns and the best time of each counts, so that a busy machine disturbs both
-alike. GFLOP are counted, not estimated; the peak is that of a large square matrix product in the same dtype.
+Weights are random. Plain is a network as it was trained, which normalises its weights at every use, in float32 (float16
+on CUDA); fast is what `generate_images.py` makes of it. The two take turns and the best time of each counts, so that a
+busy machine disturbs both alike. GFLOP are counted, not estimated; the peak is that of a large square matrix product in
+the fast path's dtype. Memory is what a path takes while it works, beside the networks.
 """
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import time
 from collections.abc import Callable
@@ -16,28 +22,55 @@ from pathlib import Path
 
 import click
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from torch_utils.cameras import GEOMETRY_DIM
-from torch_utils.distributed import best_device
+from dnnlib.sampling_options import DTYPES
+from torch_utils.cameras import GEOMETRY_DIM, Camera, View
+from torch_utils.distributed import best_device, fast_dtype
+from torch_utils.memory import peak_memory, used_memory
+from training.generation import NovelViewSampler
 from training.precond import NVPrecond
 
+_BASE = dict(img_resolution=64, model_channels=128, extra_attn=1)
 CONFIGS = {
-    "vivid-base": dict(img_resolution=64, model_channels=128, extra_attn=1),
-    "vivid-uncond": dict(img_resolution=64, model_channels=128, extra_attn=1, uncond=True),
+    "vivid-base": _BASE,
+    "vivid-uncond": dict(**_BASE, uncond=True),
     "vivid-sr": dict(img_resolution=256, model_channels=64, super_res=True),
 }
+CASCADE = {"net": "vivid-base", "gnet": "vivid-uncond", "sr_model": "vivid-sr"}
+_PROFILE_ROWS = 12
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
 
 
-def build(config: str) -> NVPrecond:
+def build(config: str, device: str) -> NVPrecond:
     torch.manual_seed(0)
-    net = NVPrecond(**CONFIGS[config]).eval().requires_grad_(False)
+    net = NVPrecond(**CONFIGS[config]).eval().requires_grad_(False).to(device)
     for name, parameter in net.named_parameters():
         if parameter.ndim == 0:  # learned gains start at zero, which would make half of the network silent
             torch.nn.init.constant_(net.get_parameter(name), 0.3)
+    net.noisy_sr = 0.0  # the two paths must see the same
     return net
+
+
+def evaluation(config: str, batch: int, device: str, make: Callable[[str], NVPrecond]) -> Callable[[], torch.Tensor]:
+    """One evaluation of a network, which `make` makes of its name."""
+    net, side = make(config), CONFIGS[config]["img_resolution"]
+    torch.manual_seed(0)
+    src, dst, low = torch.randn(3, batch, 3, side, side, device=device)
+    sigma, geometry = torch.ones(batch, device=device), torch.randn(batch, GEOMETRY_DIM, device=device)
+    return lambda: net(src, dst, sigma, geometry, low if net.super_res else None)
+
+
+def sample(steps: int, batch: int, make: Callable[[str], NVPrecond]) -> Callable[[], torch.Tensor]:
+    """Whole samples: base network with guidance, then super-resolution."""
+    networks = {role: make(name) for role, name in CASCADE.items()}
+    sampler = NovelViewSampler(**networks, guidance=1.5, sampler_kwargs={"num_steps": steps})
+    image = torch.randint(256, (3, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    view = View(image, Camera.from_fov(58.0, 64, 64))
+    return lambda: sampler([view] * batch, [view.camera] * batch, range(batch)).float()
 
 
 def seconds(function: Callable[[], torch.Tensor]) -> float:
@@ -46,49 +79,86 @@ def seconds(function: Callable[[], torch.Tensor]) -> float:
     return time.perf_counter() - start
 
 
+def working_memory(function: Callable[[], object], device: torch.device) -> int:
+    """Bytes that a function takes at most, beside what is there before it."""
+    if device.type == "cpu" and sys.platform == "linux":
+        # Have the C library give back whatever is freed, or the second path would use what the first has left.
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
+    function()
+    before = used_memory(device)
+    return peak_memory(function, device) - before
+
+
+def count_gflop(function: Callable[[], object]) -> float:
+    """Of matrix products and convolutions; fused attention, which is not counted, is taken apart."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        function()
+    return counter.get_total_flops() / 1e9
+
+
+def print_profile(function: Callable[[], object]) -> None:
+    """Where the time goes, by operation."""
+    with torch.profiler.profile() as profile:
+        function()
+    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=_PROFILE_ROWS))
+
+
 @click.command()
-@click.option("--config", type=click.Choice(list(CONFIGS)), default="vivid-base", show_default=True)
+@click.option("--config", type=click.Choice([*CONFIGS, "vivid"]), default="vivid-base", show_default=True)
 @click.option("--batch", type=int, default=4, show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="Of the fast path.")
+@click.option("--compile", "compiled", is_flag=True, help="torch.compile in the fast path.")
+@click.option("--steps", type=int, default=32, show_default=True, help="Of --config=vivid.")
 @click.option("--device", default=None, help="Default: the best present.")
 @click.option("--repeat", type=int, default=5, show_default=True)
+@click.option("--profile", is_flag=True, help="Also: where the time of the fast path goes.")
 @torch.no_grad()
-def main(config: str, batch: int, dtype: str, device: str | None, repeat: int) -> None:
-    """Print time per evaluation, GFLOP/s, share of the matmul peak, and how far the outputs are apart."""
+def main(
+    config: str, batch: int, dtype: str, compiled: bool, steps: int, device: str | None, repeat: int, profile: bool
+) -> None:
+    """Print time, GFLOP/s, share of the matmul peak, memory, and how far the results are apart."""
     device = device or best_device()
-    side = CONFIGS[config]["img_resolution"]
-    src, dst = torch.randn(2, batch, 3, side, side, device=device)
-    sigma, geometry = torch.ones(batch, device=device), torch.randn(batch, GEOMETRY_DIM, device=device)
-    low = torch.randn(batch, 3, side, side, device=device) if CONFIGS[config].get("super_res") else None
+    chosen = fast_dtype(device) if dtype == "auto" else getattr(torch, dtype)
+    plain_dtype = torch.float16 if torch.device(device).type == "cuda" else torch.float32
+    chosen = chosen or plain_dtype
 
-    plain, frozen = build(config).to(device), build(config).to(device)
-    plain.compute_dtype = torch.float32 if device == "cpu" else torch.float16
-    plain.noisy_sr = frozen.noisy_sr = 0.0  # the two must see the same
-    frozen.freeze(getattr(torch, dtype))
-    nets = {f"plain {str(plain.compute_dtype)[6:]}": plain, f"frozen {dtype}": frozen}
+    def plain(name: str) -> NVPrecond:
+        net = build(name, device)
+        net.compute_dtype = plain_dtype
+        return net
 
-    def evaluate(net: NVPrecond) -> torch.Tensor:
-        return net(src, dst, sigma, geometry, low)
+    def fast(name: str) -> NVPrecond:
+        net = build(name, device).freeze(chosen)
+        return net.compile_parts() if compiled else net
 
-    with FlopCounterMode(display=False) as counter:
-        outputs = {name: evaluate(net) for name, net in nets.items()}
-    gflop = counter.get_total_flops() / len(nets) / 1e9
-    best = dict.fromkeys([*nets, "matmul"], float("inf"))
-    a = torch.randn(2048, 2048, device=device).to(getattr(torch, dtype))
+    titles = [f"plain {str(plain_dtype)[6:]}", f"fast {str(chosen)[6:]}{', compiled' if compiled else ''}"]
+    paths = {
+        title: sample(steps, batch, make) if config == "vivid" else evaluation(config, batch, device, make)
+        for title, make in zip(titles, (plain, fast), strict=True)
+    }
+    gflop = count_gflop(paths[titles[0]])
+    results = {title: path() for title, path in paths.items()}
+    best = dict.fromkeys([*titles, "matmul"], float("inf"))
+    a = torch.randn(2048, 2048, device=device).to(chosen)
     for _ in range(repeat):
-        for name, net in nets.items():
-            best[name] = min(best[name], seconds(lambda net=net: evaluate(net)))
-        best["matmul"] = min(best["matmul"], seconds(lambda: a @ a))
+        for title, path in paths.items():
+            best[title] = min(best[title], seconds(path))
+        for _ in range(3):
+            best["matmul"] = min(best["matmul"], seconds(lambda: a @ a))
     peak = 2 * 2048**3 / best["matmul"] / 1e9
+    memory = {title: working_memory(path, torch.device(device)) / 2**20 for title, path in paths.items()}
 
-    first, second = outputs.values()
-    print(f"{config}, batch {batch}, {device}, {torch.get_num_threads()} threads, {gflop:.0f} GFLOP an evaluation")
-    print(f"{'path':20} {'seconds':>8} {'GFLOP/s':>8} {'of ' + dtype + ' peak':>18} {'speed':>6}")
-    for name in nets:
-        rate = gflop / best[name]
-        speed = best[next(iter(nets))] / best[name]
-        print(f"{name:20} {best[name]:8.3f} {rate:8.0f} {rate / peak:18.0%} {speed:5.2f}x")
-    print(f"relative difference of the outputs: {float((second - first).norm() / first.norm()):.1e}")
+    what = f"a sample of {steps} steps" if config == "vivid" else "an evaluation"
+    print(f"{config}, batch {batch}, {device}, {torch.get_num_threads()} threads, {gflop:.0f} GFLOP {what}")
+    print(f"{'path':24} {'seconds':>8} {'GFLOP/s':>8} {'of matmul peak':>15} {'MiB':>6} {'speed':>6}")
+    for title in titles:
+        rate = gflop / best[title]
+        speed = best[titles[0]] / best[title]
+        print(f"{title:24} {best[title]:8.3f} {rate:8.0f} {rate / peak:15.0%} {memory[title]:6.0f} {speed:5.2f}x")
+    exact, other = results.values()
+    print(f"relative difference of the results: {float((other - exact).norm() / exact.norm()):.1e}")
+    if profile:
+        print_profile(paths[titles[1]])
 
 
 if __name__ == "__main__":
