@@ -323,7 +323,11 @@ def _generate_pairs(options: dict[str, Any], processes: Processes, log: logging.
     seeds = options["seeds"]
     missing = results.missing(seeds)
     processes.barrier()  # nobody writes before everybody has seen what is there
-    details = {"networks": {role: options[role] for role in files}, "device": str(processes.device)}
+    details = {
+        "networks": {role: options[role] for role in files},
+        "device": str(processes.device),
+        "dtype": str(sampler.net.compute_dtype).removeprefix("torch."),
+    }
     if processes.is_main:
         results.write_run(details)
 
