@@ -62,11 +62,12 @@ def attend(
     # The fused kernel for CPUs does not use their half precision arithmetic; matrix products do. Some heads at a time,
     # so that their weights stay in the cache and take no memory to speak of.
     q, k, v = (part.flatten(0, 1) for part in (q_BHTD, k_BHSD, v_BHSD))
+    q = q * (1 / math.sqrt(q.shape[2]))
     heads = max(_ATTENTION_WEIGHTS // (q.shape[1] * k.shape[1]), 1)
     y = torch.empty_like(q)
     for start in range(0, len(q), heads):
         some = slice(start, start + heads)
-        logits = q[some] @ k[some].mT * (1 / math.sqrt(q.shape[2]))
+        logits = q[some] @ k[some].mT
         if bias_BHTS is not None:
             logits += bias_BHTS.flatten(0, 1)[some]
         torch.bmm(logits.softmax(dim=-1), v[some], out=y[some])
