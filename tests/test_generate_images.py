@@ -18,7 +18,7 @@ from tests.golden import DATA
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ["--net", str(DATA / "released-layout-base.pkl"), "--gnet", str(DATA / "released-layout-uncond.pkl")]
-FAST = ["--guidance", "1.5", "--range-selection", "3-8", "--steps", "1", "--device", "cpu"]
+FAST = ["--guidance", "1.5", "--range-selection", "3-8", "--steps", "1", "--device", "cpu", "--dtype", "float32"]
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,26 @@ def test_writes_the_published_names_a_sheet_and_a_record(out: Path, data: Path) 
     assert record["options"]["guidance"] == 1.5
     assert record["options"]["num_steps"] == 1
     assert len(record["options"]["net"]) == 64  # SHA-256 of the checkpoint
+    assert record["dtype"] == "float32"
     assert record["versions"]["torch"]
     assert [image["seed"] for image in record["images"]] == [0, 1, 2, 3]
     for image in record["images"]:
         assert 3 <= image["gap"] < 8
         assert image["gap"] == abs(image["source_index"] - image["target_index"])
         assert len(image["source_camera"]) == len(image["target_camera"]) == 18
+
+
+@pytest.mark.parametrize(("supported", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_computes_in_what_the_processor_multiplies_fast(
+    supported: bool, dtype: str, out: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: supported)
+    arguments = [*NETWORKS, *FAST, "--data", str(data), "--seeds", "0", "--outdir", str(tmp_path), "--dtype", "auto"]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run.json").read_text())["dtype"] == dtype
+    exact, fast = (pictures(folder)["sample_000000.png"] for folder in (out, tmp_path))
+    assert np.abs(exact - fast).mean() < 1  # of 255
 
 
 def test_running_again_makes_nothing_and_finishes_what_is_missing(out: Path, data: Path) -> None:
