@@ -77,6 +77,8 @@ class Processes:
         return flag if self.world_size == 1 else bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def close(self) -> None:
+        """Leave together: none ends while another, or a thread of its own, is still busy with what was last shared."""
+        self.barrier()
         self._state.destroy_process_group()
 
 
