@@ -169,9 +169,8 @@ def gen(
     seeds = range(options["seed"], options["seed"] + count)
     mine = processes.share(seeds)
     records, failures = [], Failures()
-    batch_size = choose_batch(
-        options["batch"], sampler, min(len(mine), BATCH)
-    )  # metrics take memory, which none probes
+    most = min(len(mine), BATCH)  # metrics take memory, which no probe sees
+    batch_size = choose_batch(options["batch"], sampler, most)
     batches = GeneratedBatches(sampler, dataset, mine, batch_size, failures.add)
     for batch in tqdm(batches, unit="batch", disable=not processes.is_main):
         views = views_of(batch)

@@ -22,8 +22,6 @@ from pathlib import Path
 
 import click
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -31,6 +29,7 @@ from dnnlib.sampling_options import DTYPES
 from torch_utils.cameras import GEOMETRY_DIM, Camera, View
 from torch_utils.distributed import best_device, fast_dtype
 from torch_utils.memory import peak_memory, used_memory
+from training.estimate import flop_of
 from training.generation import NovelViewSampler
 from training.precond import NVPrecond
 
@@ -89,13 +88,6 @@ def working_memory(function: Callable[[], object], device: torch.device) -> int:
     return peak_memory(function, device) - before
 
 
-def count_gflop(function: Callable[[], object]) -> float:
-    """Of matrix products and convolutions; fused attention, which is not counted, is taken apart."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        function()
-    return counter.get_total_flops() / 1e9
-
-
 def print_profile(function: Callable[[], object]) -> None:
     """Where the time goes, by operation."""
     with torch.profiler.profile() as profile:
@@ -136,7 +128,7 @@ def main(
         title: sample(steps, batch, make) if config == "vivid" else evaluation(config, batch, device, make)
         for title, make in zip(titles, (plain, fast), strict=True)
     }
-    gflop = count_gflop(paths[titles[0]])
+    gflop = flop_of(paths[titles[0]]) / 1e9
     results = {title: path() for title, path in paths.items()}
     best = dict.fromkeys([*titles, "matmul"], float("inf"))
     a = torch.randn(2048, 2048, device=device).to(chosen)

@@ -128,14 +128,19 @@ def estimate_sampling(sampler: NovelViewSampler, batch: int | Literal["auto"], i
 
 
 def count_flop(sampler: NovelViewSampler, batch: int, evaluations: int) -> int:
-    """FLOP of matrix products and convolutions, a multiplication and an addition being two, for so many images."""
+    """FLOP, see `flop_of`, for so many images."""
+    return flop_of(lambda: probe(sampler, batch, evaluations))
+
+
+def flop_of(function: Callable[[], object]) -> int:
+    """FLOP of matrix products and convolutions, a multiplication and an addition being two."""
     # Neither fused attention nor what was compiled is counted.
     with (
         FlopCounterMode(display=False) as counter,
         sdpa_kernel(SDPBackend.MATH),
         torch.compiler.set_stance("force_eager"),
     ):
-        probe(sampler, batch, evaluations)
+        function()
     return counter.get_total_flops()
 
 
