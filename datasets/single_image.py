@@ -21,7 +21,7 @@ from torch_utils.warping import euler_rotation, rotation_homography, warp_homogr
 
 _SIDE = 512  # pixels, to which a photograph is resized and cropped
 _FOCAL = 0.6 * _SIDE
-_CENTER = _SIDE / 2  # as an index: in the convention of cameras it is 256.5
+_CENTER = _SIDE / 2 + 0.5  # the published code has its principal point at the centre of pixel 256
 
 
 class Recipe(NamedTuple):
@@ -122,13 +122,12 @@ def virtual_view(photograph: torch.Tensor, rotation: torch.Tensor, crop: int) ->
     Raises ValueError where a pixel would come from outside the photograph.
     """
     focal, center = (torch.tensor(value, dtype=torch.float64) for value in (_FOCAL, _CENTER))
-    by_index = intrinsics_matrix(focal, focal, center, center)
+    extrinsics = torch.cat([rotation, torch.zeros(3, 1, dtype=torch.float64)], dim=1)
+    camera = Camera(intrinsics_matrix(focal, focal, center, center), extrinsics, _SIDE, _SIDE)
     box = center_box(_SIDE, _SIDE, crop, crop)
-    image, inside = warp_homography(photograph, rotation_homography(by_index, rotation), box)
+    image, inside = warp_homography(photograph, rotation_homography(camera.intrinsics, rotation), box)
     if not bool(inside.all()):
         raise ValueError("a virtual view reaches beyond the photograph; turn less or crop more")
-    extrinsics = torch.cat([rotation, torch.zeros(3, 1, dtype=torch.float64)], dim=1)
-    camera = Camera(intrinsics_matrix(focal, focal, center + 0.5, center + 0.5), extrinsics, _SIDE, _SIDE)
     return View(image.round_().to(torch.uint8), camera.crop(*box))
 
 

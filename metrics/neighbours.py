@@ -12,7 +12,7 @@ from metrics.geometry import THRESHOLD_PX, THRESHOLD_SIDE, median_epipolar_dista
 from metrics.image import finite_mean, psnr
 from torch_utils.cameras import Camera, View
 from torch_utils.matching import Keypoints, sift
-from torch_utils.turning import same_place, turned_view
+from torch_utils.warping import same_place, turned_view
 
 
 @dataclass

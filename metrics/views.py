@@ -10,8 +10,7 @@ import torch
 from dnnlib import UserError
 from metrics.detectors import Detector
 from torch_utils.cameras import Camera, View
-from torch_utils.turning import turned_view
-from torch_utils.warping import warp_depth
+from torch_utils.warping import turned_view, warp_depth
 
 # Roles of images. All but the last are *candidates* for the new view: the generated image and, as baselines, a mere
 # copy of the source view, and the source view moved by its depth or by the rotation alone.

@@ -1,15 +1,19 @@
-"""Warps of one view to another: the homography of a rotation, and pixels moved by their depth."""
+"""Warps of one view to another: by the homography of a rotation, by planes of one depth, by the depth of each pixel.
+
+In all of them the centre of the first pixel lies at (0.5, 0.5), as in `torch_utils.cameras`.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-from torch_utils.cameras import Camera, pixel_centers
+from torch_utils.cameras import Camera, View, pixel_centers, relative_pose
 
 Angle = float | torch.Tensor
 
 _PARTS = 4  # of a pixel along each axis when it moves by its depth: surfaces stay closed up to so many times their size
+_SAME_PLACE = 1e-6  # in the unit of the extrinsics
 _SAME_SURFACE = 0.05  # relative difference of two depths up to which they belong to one surface
 
 
@@ -42,29 +46,87 @@ def warp_homography(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The new view: at p it is the image at H^-1 p, bilinear, zero outside (SPEC section 7).
 
-    Here, and in `homography`, a pixel's coordinates are its **index**, as in the published code; everywhere else its
-    centre lies at index + 0.5, so intrinsics that go in have a principal point 0.5 below their camera's.
-
     Args:
         image: floating point [C, H, W].
         homography: [3, 3], from pixels of the image to those of the new view.
         box: (left, top, width, height), the part of the new view to compute; by default as large as the image.
 
     Returns:
-        The new view [C, height, width], and bool [height, width]: whether the pixel lies wholly within the image.
+        The new view [C, height, width], and bool [height, width]: whether the pixel lies wholly within the image, not
+        beyond the centres of its outermost pixels.
     """
     rows, columns = image.shape[-2:]
     left, top, width, height = box or (0, 0, columns, rows)
     x = torch.arange(left, left + width, dtype=image.dtype, device=image.device)
     y = torch.arange(top, top + height, dtype=image.dtype, device=image.device)[:, None]
-    # grid_sample counts from -1, the first pixel's centre, to 1, the last one's.
+    # grid_sample counts from -1, the first pixel's centre, to 1, the last one's; x and y are indices.
+    center = torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64)
     unit = torch.tensor([[2 / (columns - 1), 0, -1], [0, 2 / (rows - 1), -1], [0, 0, 1]], dtype=torch.float64)
-    backward = unit @ torch.linalg.inv(homography.to("cpu", torch.float64))
+    backward = unit @ torch.linalg.inv(center) @ torch.linalg.inv(homography.to("cpu", torch.float64)) @ center
     u, v, w = (a * x + (b * y + c) for a, b, c in backward.tolist())
     w = w.clamp(min=1e-9)  # what lies behind the camera goes far outside
-    grid = torch.stack([u / w, v / w])
-    inside = grid.abs().amax(dim=0) <= 1
-    return F.grid_sample(image[None], grid.permute(1, 2, 0)[None], align_corners=True)[0], inside
+    grid = torch.stack([u / w, v / w], dim=-1)
+    inside = grid.abs().amax(dim=-1) <= 1
+    return F.grid_sample(image[None], grid[None], align_corners=True)[0], inside
+
+
+def same_place(first: Camera, second: Camera) -> bool:
+    """Whether two cameras stand in one place, so that a homography takes the picture of one to that of the other."""
+    return float(relative_pose(first, second)[:3, 3].norm()) <= _SAME_PLACE
+
+
+def turned_view(view: View, camera: Camera) -> tuple[torch.Tensor, torch.Tensor]:
+    """The picture that `camera` takes in the place of `view`: K_tgt R K_src^-1, bilinear.
+
+    The one novel view whose truth is known: a camera that only turns or zooms sees nothing new. The view is first
+    brought to the scale of the camera's picture, so that shrinking does not alias.
+
+    Returns:
+        uint8 [3, H, W] of the camera's size, and bool [H, W]: which pixels the view shows; others are 0.
+    """
+    scale = float(camera.intrinsics[0, 0] / view.camera.intrinsics[0, 0])
+    if scale < 1:
+        view = view.resize(*(max(round(side * scale), 2) for side in (view.camera.width, view.camera.height)))
+    rotation = relative_pose(view.camera, camera)[:3, :3].mT
+    homography = camera.intrinsics @ rotation @ torch.linalg.inv(view.camera.intrinsics)
+    image, inside = warp_homography(view.image.to(torch.float32), homography, (0, 0, camera.width, camera.height))
+    return (image * inside).round().to(torch.uint8), inside
+
+
+def sweep_planes(
+    image: torch.Tensor,
+    pose: torch.Tensor,
+    k_source: torch.Tensor,
+    k_target: torch.Tensor,
+    inverse_depths: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The view moved to the target camera by way of planes parallel to the target's image (Collins 1996).
+
+    A target pixel p at inverse depth w comes from the source pixel K_src (R K_tgt^-1 p + w t). At w = 0 that is the
+    homography K_src R K_tgt^-1 of a camera that only turns; where the guess of w is true, so is the picture.
+
+    Args:
+        image: source views, floating point [B, C, R, R].
+        pose: [B, 4, 4] target camera to source camera, of R and t; intrinsics [B, 3, 3] in pixels.
+        inverse_depths: of the planes [P], in one over the unit of the pose.
+
+    Returns:
+        Views [B, P, C, R, R], bilinear, their border going on outwards; bool [B, P, 1, R, R], which pixels lie inside.
+    """
+    batch, _, height, width = image.shape
+    pixels = pixel_centers(width, height).to(pose)
+    rays = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=-1) @ torch.linalg.inv(k_target).mT
+    rotated = rays @ pose[:, :3, :3].mT @ k_source.mT  # [B, R*R, 3]
+    shift = (pose[:, :3, 3:].mT @ k_source.mT)[:, None]  # [B, 1, 1, 3]
+    points = rotated[:, None] + inverse_depths.to(pose)[:, None, None] * shift
+    ahead = points[..., 2:] > 0
+    # grid_sample counts from -1, the left edge of the first pixel, to 1, the right edge of the last.
+    grid = points[..., :2] / points[..., 2:].clamp(min=1e-6) * points.new_tensor([2 / width, 2 / height]) - 1
+    inside = (ahead.squeeze(-1) & (grid.abs().amax(dim=-1) <= 1)).reshape(batch, -1, 1, height, width)
+    grid = grid.clamp(-2, 2).reshape(batch, -1, width, 2)
+    planes = F.grid_sample(image, grid.to(image), padding_mode="border", align_corners=False)
+    planes = planes.unflatten(2, (len(inverse_depths), height)).transpose(1, 2)
+    return planes, inside
 
 
 def warp_depth(

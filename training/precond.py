@@ -14,7 +14,7 @@ from torch import nn
 from dnnlib.util import UserError
 from torch_utils.cameras import GEOMETRY_DIM, split_geometry
 from torch_utils.epipolar import epipolar_distance
-from torch_utils.plane_sweep import sweep_planes
+from torch_utils.warping import sweep_planes
 from training.conditioning import low_resolution_image, pixel_grid, warp_grid
 from training.layers import MPConv, MPFourier
 from training.unet import SourceFeature, UNet

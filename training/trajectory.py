@@ -22,7 +22,7 @@ from dnnlib.util import UserError, writable_directory
 from dnnlib.video import AddFrame, gif_writer, mp4_writer
 from torch_utils.cameras import Camera, View, center_box
 from torch_utils.memory import in_parts
-from torch_utils.turning import same_place, turned_view
+from torch_utils.warping import same_place, turned_view
 from training.generation import NovelViewSampler
 from training.precond import NVPrecond
 

@@ -36,9 +36,7 @@ def photographs(tmp_path: Path) -> Path:
 def psnr_by_pose(pair: Pair) -> float:
     """One view, moved by K_tgt R K_src^-1 of the cameras, against the other: dB where it is covered."""
     source, target = pair.source.camera, pair.target.camera
-    to_index = torch.tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]], dtype=torch.float64)
-    turn = target.rotation @ source.rotation.mT
-    homography = (target.intrinsics - to_index) @ turn @ torch.linalg.inv(source.intrinsics - to_index)
+    homography = target.intrinsics @ target.rotation @ source.rotation.mT @ torch.linalg.inv(source.intrinsics)
     warped, inside = warp_homography(pair.source.image.double(), homography)
     assert inside.float().mean() > 0.4
     return float(10 * torch.log10(255**2 / (warped - pair.target.image)[:, inside].square().mean()))
@@ -103,9 +101,9 @@ def test_the_first_recipe_by_hand() -> None:
 
 
 def test_homography_of_the_published_convention() -> None:
-    """A virtual view is the crop of the photograph warped by K R K^-1 with indices, and nothing else."""
+    """A virtual view is the crop of the photograph warped by K R K^-1, the centre at pixel 256, and nothing else."""
     photograph = torch.from_numpy(smooth_picture(512, 512)).permute(2, 0, 1).float()
-    matrix = torch.tensor([[307.2, 0, 256], [0, 307.2, 256], [0, 0, 1]], dtype=torch.float64)
+    matrix = torch.tensor([[307.2, 0, 256.5], [0, 307.2, 256.5], [0, 0, 1]], dtype=torch.float64)
     rotation = euler_rotation(2, 5, -6)
     whole, _ = warp_homography(photograph, rotation_homography(matrix, rotation))
     image = virtual_view(photograph, rotation, 320).image

@@ -8,7 +8,7 @@ from datasets.synthetic import SyntheticClip
 from datasets.trajectories import Move
 from metrics.neighbours import NeighbourReport
 from torch_utils.cameras import Camera, View
-from torch_utils.turning import turned_view
+from torch_utils.warping import turned_view
 
 
 def summary(views: list[View]) -> dict:

@@ -15,7 +15,7 @@ from metrics.views import WARP, Views
 from tests.metrics.scenes import synthetic_pairs, views_of, write_run
 from torch_utils.batches import Pair
 from torch_utils.cameras import View
-from torch_utils.turning import turned_view
+from torch_utils.warping import turned_view
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Homographies of rotations against the golden vectors, kornia, and closed forms."""
+"""Homographies, plane sweeps and warps by depth: golden vectors, kornia, rendered views, closed forms."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from datasets.synthetic import Synthetic
-from torch_utils.cameras import Camera, View, pixel_centers
-from torch_utils.warping import euler_rotation, rotation_homography, warp_depth, warp_homography
+from datasets.synthetic import Synthetic, SyntheticClip
+from torch_utils.cameras import Camera, View, homogeneous, pixel_centers, relative_pose
+from torch_utils.warping import (
+    euler_rotation,
+    rotation_homography,
+    same_place,
+    sweep_planes,
+    turned_view,
+    warp_depth,
+    warp_homography,
+)
 
 DATA = Path(__file__).parents[1] / "data"
 angles = st.floats(-60, 60)
+SIDE = 24  # of the views that are swept
 
 
 def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
@@ -33,9 +42,11 @@ def test_golden_homography() -> None:
     golden = load_file(DATA / "vectors.safetensors")
     call = json.loads((DATA / "vectors.json").read_text())["homography"]
     rotation = euler_rotation(call["roll_deg"], call["yaw_deg"], call["pitch_deg"])
-    homography = rotation_homography(intrinsics(call["fx"], call["cx"]), rotation)
+    homography = rotation_homography(intrinsics(call["fx"], call["cx"] + 0.5), rotation)
     warped, _ = warp_homography(golden["homography/image"], homography)
-    for name, result in (("R", rotation), ("H", homography), ("warped", warped)):
+    center = torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64)  # of the published code: indices
+    by_index = torch.linalg.inv(center) @ homography @ center
+    for name, result in (("R", rotation), ("H", by_index), ("warped", warped)):
         assert relative_error(result, golden[f"homography/{name}"]) < 1e-5
 
 
@@ -113,7 +124,8 @@ def test_agrees_with_kornia() -> None:
     image = torch.rand(3, 31, 45, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     homography = rotation_homography(intrinsics(40, 22), euler_rotation(4, -7, 3))
     expected = kornia.warp_perspective(image[None], homography[None], (31, 45), align_corners=True)[0]
-    warped, _ = warp_homography(image, homography)
+    center = torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64)  # kornia counts pixels by index
+    warped, _ = warp_homography(image, center @ homography @ torch.linalg.inv(center))
     assert relative_error(warped, expected) < 1e-9
 
 
@@ -153,8 +165,7 @@ def test_a_turn_is_its_homography() -> None:
     camera = Camera.from_fov(70, 64, 64)
     rotation = euler_rotation(4, 9, -6)
     turned = replace(camera, extrinsics=torch.cat([rotation, torch.zeros(3, 1)], dim=1))
-    by_index = camera.intrinsics - torch.tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
-    expected, inside = warp_homography(smooth_image(64), rotation_homography(by_index, rotation))
+    expected, inside = warp_homography(smooth_image(64), rotation_homography(camera.intrinsics, rotation))
     warped, visible = warp_depth(smooth_image(64), torch.full((64, 64), 3.0), camera, turned)
     both = inside & visible
     assert float(both.float().mean()) > 0.6
@@ -226,3 +237,120 @@ def test_exact_depth_gives_the_true_view_where_it_is_seen() -> None:
     assert float(10 * torch.log10(255**2 / torch.stack(errors)).mean()) > 32  # dB; the source view itself: 17
     assert float(10 * torch.log10(255**2 / torch.stack(copies)).mean()) < 20
     assert float(torch.stack(overlaps).mean()) > 0.95
+
+
+def smooth(camera: Camera) -> View:
+    """A picture of what lies infinitely far: a smooth function of direction, so any camera's view is known."""
+    _, directions = camera.rays(pixel_centers(camera.width, camera.height))
+    x, y, z = directions.unbind(-1)
+    colours = torch.stack([torch.sin(9 * x + 2), torch.cos(7 * y), torch.sin(5 * z * x + y)])
+    return View((127 * colours + 128).round().to(torch.uint8).reshape(3, camera.height, camera.width), camera)
+
+
+def turn(camera: Camera, rotation: torch.Tensor, zoom: float = 1.0) -> Camera:
+    intrinsics = camera.intrinsics * torch.tensor([zoom, zoom, 1.0], dtype=torch.float64)[:, None]
+    intrinsics[:2, 2] = camera.intrinsics[:2, 2]
+    pose = torch.cat([rotation, torch.zeros(3, 1, dtype=torch.float64)], dim=1)
+    return replace(camera, intrinsics=intrinsics, extrinsics=pose @ homogeneous(camera.extrinsics))
+
+
+def test_exact_for_what_is_far() -> None:
+    source = smooth(Camera.from_fov(60, 160, 120))
+    start = replace(source.camera, extrinsics=torch.cat([euler_rotation(3, 40, 5), torch.ones(3, 1)], dim=1))
+    source = smooth(start)
+    for rotation, zoom in (
+        (euler_rotation(7, -9, 4), 1.0),
+        (euler_rotation(0, 0, 0), 1.6),
+        (euler_rotation(-5, 6, 8), 0.8),
+    ):
+        camera = turn(start, rotation, zoom).crop_center()
+        image, inside = turned_view(source, camera)
+        error = (image.int() - smooth(camera).image.int()).abs()[:, inside]
+        assert inside.float().mean() > 0.6
+        assert error.max() <= 6  # bilinear interpolation of a curved function
+        assert error.float().mean() < 0.6
+        assert not image[:, ~inside].any()
+
+
+def test_the_same_camera_sees_the_same() -> None:
+    view = SyntheticClip("test-0", range(2), 64, 48).view(0)
+    image, inside = turned_view(view, view.camera)
+    assert inside.all()
+    assert torch.equal(image, view.image)
+
+
+def test_smaller_views_are_antialiased() -> None:
+    stripes = (torch.arange(128) % 2 * 255).to(torch.uint8).expand(3, 128, 128)
+    view = View(stripes, Camera.from_fov(60, 128, 128))
+    image, _ = turned_view(view, view.camera.resize(32))
+    assert (image.int() - 127).abs().max() <= 12  # the filter is cut off at the edge
+
+
+def test_same_place() -> None:
+    camera = Camera.from_fov(60, 10, 10, torch.cat([euler_rotation(1, 2, 3), torch.ones(3, 1)], dim=1))
+    assert same_place(camera, turn(camera, euler_rotation(10, 20, 30), 2.0))
+    assert not same_place(camera, replace(camera, extrinsics=camera.extrinsics + 1e-3))
+
+
+def sweep_picture() -> torch.Tensor:
+    torch.manual_seed(0)
+    small = torch.rand(1, 3, 4, 4) * 255
+    return torch.nn.functional.interpolate(small, (SIDE, SIDE), mode="bilinear")[0].round().to(torch.uint8)
+
+
+def two_cameras(rotation: torch.Tensor, translation: list[float]) -> tuple[Camera, Camera]:
+    extrinsics = torch.cat([rotation, torch.tensor(translation, dtype=torch.float64)[:, None]], dim=1)
+    return Camera.from_fov(60, SIDE, SIDE), Camera.from_fov(50, SIDE, SIDE, extrinsics)
+
+
+def sweep(view: View, target: Camera, inverse_depths: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    pose = relative_pose(view.camera, target)[None]
+    image = view.image[None].to(torch.float64)
+    pair = (pose, view.camera.intrinsics[None], target.intrinsics[None])
+    planes, inside = sweep_planes(image, *pair, torch.tensor(inverse_depths))
+    return planes[0], inside[0, :, 0]
+
+
+def test_same_camera_gives_the_picture_back_at_every_depth() -> None:
+    camera = Camera.from_fov(60, SIDE, SIDE)
+    planes, inside = sweep(View(sweep_picture(), camera), camera, [0, 0.3, 2])
+    assert inside.all()
+    torch.testing.assert_close(planes, sweep_picture().to(planes).expand_as(planes), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("translation", [[0.0, 0, 0], [0.4, -0.2, 0.3]])
+def test_infinite_depth_is_the_homography_of_a_turn(translation: list[float]) -> None:
+    source, target = two_cameras(euler_rotation(3, 8, -5), translation)
+    planes, inside = sweep(View(sweep_picture(), source), target, [0])
+    turned = Camera(target.intrinsics, torch.cat([target.rotation, torch.zeros(3, 1)], dim=1), SIDE, SIDE)
+    expected, seen = turned_view(View(sweep_picture(), source), turned)
+    assert 0.5 < seen.double().mean() < 1
+    assert (inside[0] | ~seen).all()
+    torch.testing.assert_close(planes[0] * seen, (expected * seen).to(planes), atol=0.51, rtol=0)  # 8 bits
+
+
+def test_the_plane_at_the_true_depth_is_the_view_from_there() -> None:
+    source, target = two_cameras(euler_rotation(0, 0, 0), [0.3, 0.1, -0.2])
+    depth_in_target = 2.0
+    depth = torch.full((SIDE, SIDE), depth_in_target + 0.2, dtype=torch.float64)  # a plane parallel to both pictures
+    planes, inside = sweep(View(sweep_picture(), source), target, [0, 1 / depth_in_target])
+    expected, seen = warp_depth(sweep_picture().to(torch.float64), depth, source, target)
+    both = inside[1] & seen
+    error = ((planes - expected).abs() * both).mean(dim=(1, 2, 3))
+    assert both.double().mean() > 0.4
+    assert error[1] < 0.2 * error[0]
+
+
+def test_what_lies_behind_the_source_camera_is_not_seen() -> None:
+    source, target = two_cameras(euler_rotation(0, 180, 0), [0.0, 0, 0])
+    _, inside = sweep(View(sweep_picture(), source), target, [0, 1])
+    assert not inside.any()
+
+
+def test_the_border_of_the_source_goes_on_where_it_has_no_pixel() -> None:
+    source, target = two_cameras(euler_rotation(0, 0, 0), [5.0, 0, 0])  # all of the source lies far to one side
+    planes, inside = sweep(View(sweep_picture(), source), target, [1])
+    assert not inside.any()
+    assert (planes.std(dim=-1) < 1e-6).all()  # one column, again and again
+    assert planes.min() >= sweep_picture().min()
+    assert planes.max() <= sweep_picture().max()
