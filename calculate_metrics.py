@@ -59,7 +59,7 @@ class Assignment(click.ParamType):
 def work_options(function: Callable) -> Callable:
     """The options of every command."""
     device_help = "cpu, cuda, cuda:N or mps.  [default: the best present]"
-    weights_help = "Weights of inception, dinov2 or efficientnet that are elsewhere."
+    weights_help = "Weights of inception, dinov2, efficientnet, lpips or lpips_vgg that are elsewhere."
     for decorate in (
         option("--weights", section=METRICS, type=Assignment(), multiple=True, metavar="NAME=PATH", help=weights_help),
         option("--device", section=WORK, help=device_help, show_default=False),
@@ -86,7 +86,7 @@ def image_options(function: Callable) -> Callable:
 
 def judging_options(function: Callable) -> Callable:
     """The options of every command that prints a table."""
-    names = "Such as psnr,ssim,lpips,tsed,fid,joint_fid."
+    names = "Such as psnr,ssim,lpips,lpips_vgg,tsed,fid,joint_fid."
     for decorate in (
         option("--json", "json_file", section=OUTPUT, type=PATH, metavar="FILE", help="The table as JSON, too."),
         option("--allow-few", section=METRICS, is_flag=True, help="Also where there are fewer images than features."),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,11 +19,13 @@ from metrics.frechet import Moments, frechet_infinity, moments_distance
 from metrics.geometry import MIN_MATCHES, THRESHOLD_PX, THRESHOLD_SIDE, median_epipolar_distance
 from metrics.image import psnr, ssim
 from metrics.kid import kernel_distance
-from metrics.lpips import LPIPS, load_lpips
+from metrics.lpips import LPIPS
 from metrics.views import COPY_SOURCE, GENERATED, TARGET, WARP, Values, Views
 from torch_utils.matching import Keypoints, sift
 
 T = TypeVar("T")
+
+_LPIPS_BATCH = 8  # pairs at a time: the first layers of VGG16 take 34 MB for an image of 256 pixels a side
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +33,14 @@ class Tools:
     """What measuring takes besides images.
 
     Attributes:
-        device: where networks compute. detectors: by name. map: the built-in one, or that of a pool of processes.
+        device: where networks compute. detectors: by name. lpips: by name of the metric.
+        map: the built-in one, or that of a pool of processes.
     """
 
     device: torch.device
     detectors: Mapping[str, Detector] = field(default_factory=dict)
+    lpips: Mapping[str, LPIPS] = field(default_factory=dict)
     map: Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]] = map
-
-    @cached_property
-    def lpips(self) -> LPIPS:
-        return load_lpips(self.device)
 
 
 @dataclass
@@ -233,9 +232,13 @@ def _each(function: Callable[[torch.Tensor, Views, Tools], torch.Tensor]) -> Cal
     return lambda views, tools: {role: function(images, views, tools) for role, images in views.candidates.items()}
 
 
-def _lpips(images: torch.Tensor, views: Views, tools: Tools) -> torch.Tensor:
-    with torch.no_grad():
-        return tools.lpips(images.to(tools.device), views.target.to(tools.device)).cpu()
+def _lpips(name: str) -> Callable[[torch.Tensor, Views, Tools], torch.Tensor]:
+    @torch.no_grad()
+    def distances(images: torch.Tensor, views: Views, tools: Tools) -> torch.Tensor:
+        batches = zip(images.split(_LPIPS_BATCH), views.target.split(_LPIPS_BATCH), strict=True)
+        return torch.cat([tools.lpips[name](*(part.to(tools.device) for part in both)).cpu() for both in batches])
+
+    return distances
 
 
 def _epipolar_distances(views: Views, tools: Tools) -> Values:
@@ -266,7 +269,8 @@ IMAGE_METRICS: Mapping[str, ImageMetric] = {
     for metric in (
         ImageMetric("psnr", _each(lambda i, v, _: psnr(i, v.target)), True, "PSNR, dB", True),
         ImageMetric("ssim", _each(lambda i, v, _: ssim(i, v.target)), True, "SSIM", True),
-        ImageMetric("lpips", _each(_lpips), False, "LPIPS", False),
+        ImageMetric("lpips", _each(_lpips("lpips")), False, "LPIPS", False),
+        ImageMetric("lpips_vgg", _each(_lpips("lpips_vgg")), False, "LPIPS (VGG16)", False),
         ImageMetric(
             "psnr_visible",
             _each(lambda i, v, _: psnr(i, v.target, v.visible)),

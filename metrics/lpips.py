@@ -1,7 +1,10 @@
-"""LPIPS v0.1 (Zhang et al. 2018): perceptual distance from the features of AlexNet."""
+"""LPIPS v0.1 (Zhang et al. 2018): perceptual distance from the features of AlexNet or VGG16."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,23 +16,77 @@ from dnnlib.util import file_sha256
 from metrics.detectors import DetectorInfo
 from torch_utils.cameras import pixels_to_float
 
-LPIPS_WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "lpips" / "lpips_alex.safetensors"
-
-_MIN_SIDE = 32  # below, the last pooling layer has nothing left
+_ASSETS = Path(__file__).resolve().parents[1] / "assets" / "lpips"
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-# of AlexNet's convolutions: channels in, channels out, kernel, stride, padding; 3/2 max pooling before the 2nd and 3rd
-_CONVOLUTIONS = ((3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1), (256, 256, 3, 1, 1))
-_POOLED = (1, 2)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution and the ReLU behind it."""
+
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 1
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network for images whose features are compared.
+
+    Attributes:
+        title: for tables. weights: the file that comes with the repository.
+        pool: size of the max pooling between stages, of stride 2. min_side: in pixels; below, nothing is left.
+        stages: convolutions; the features after the last of each stage are compared.
+        pooled: the stages with a pooling in front.
+    """
+
+    title: str
+    weights: Path
+    pool: int
+    min_side: int
+    stages: Sequence[Sequence[Convolution]]
+    pooled: Collection[int]
+
+
+_ALEX = Backbone(
+    "AlexNet",
+    _ASSETS / "lpips_alex.safetensors",
+    3,
+    32,
+    [
+        [Convolution(64, 11, 4, 2)],
+        [Convolution(192, 5, 1, 2)],
+        [Convolution(384)],
+        [Convolution(256)],
+        [Convolution(256)],
+    ],
+    {1, 2},
+)
+_VGG = Backbone(
+    "VGG16",
+    _ASSETS / "lpips_vgg.safetensors",
+    2,
+    16,
+    [[Convolution(width)] * depth for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))],
+    {1, 2, 3, 4},
+)
+BACKBONES: Mapping[str, Backbone] = {"lpips": _ALEX, "lpips_vgg": _VGG}  # by the name of the metric
 
 
 class LPIPS(nn.Module):
-    """Distance of image pairs. State names are those of the weights file: ``conv{i}.*`` and ``lin{i}.weight``."""
+    """Distance of image pairs. State names are those of the weights file: ``conv{i}.*`` and ``lin{stage}.weight``."""
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone = _ALEX) -> None:
         super().__init__()
-        for index, (channels_in, channels_out, kernel, stride, padding) in enumerate(_CONVOLUTIONS):
-            self.add_module(f"conv{index}", nn.Conv2d(channels_in, channels_out, kernel, stride, padding))
-            self.add_module(f"lin{index}", nn.Conv2d(channels_out, 1, 1, bias=False))
+        self.backbone = backbone
+        width, index = 3, 0
+        for number, stage in enumerate(backbone.stages):
+            for layer in stage:
+                convolution = nn.Conv2d(width, layer.channels, layer.kernel, layer.stride, layer.padding)
+                self.add_module(f"conv{index}", convolution)
+                width, index = layer.channels, index + 1
+            self.add_module(f"lin{number}", nn.Conv2d(width, 1, 1, bias=False))
         self.register_buffer("shift", torch.tensor(_SHIFT)[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(_SCALE)[:, None, None], persistent=False)
 
@@ -37,37 +94,53 @@ class LPIPS(nn.Module):
         """uint8 [N, 3, H, W] both to distances, float32 [N]; 0 for equal images.
 
         At every layer, feature vectors of unit length are compared: equation 1 of the paper.
-        Raises UserError where an image is smaller than 32 pixels.
+        Raises UserError where an image is smaller than the backbone's `min_side`.
         """
-        if min(images.shape[-2:]) < _MIN_SIDE:
-            raise UserError(f"LPIPS needs images of {_MIN_SIDE} pixels a side or more, not {list(images.shape[-2:])}")
+        side = self.backbone.min_side
+        if min(images.shape[-2:]) < side:
+            raise UserError(f"LPIPS needs images of {side} pixels a side or more, not {list(images.shape[-2:])}")
         x = (pixels_to_float(torch.cat([images, target])) - self.shift) / self.scale
         distance = x.new_zeros(len(images))
-        for index in range(len(_CONVOLUTIONS)):
-            x = F.max_pool2d(x, 3, 2) if index in _POOLED else x
-            x = F.relu(self.get_submodule(f"conv{index}")(x))
+        index = 0
+        for number, stage in enumerate(self.backbone.stages):
+            x = F.max_pool2d(x, self.backbone.pool, 2) if number in self.backbone.pooled else x
+            for _ in stage:
+                x = F.relu(self.get_submodule(f"conv{index}")(x))
+                index += 1
             first, second = (x / (x.norm(dim=1, keepdim=True) + 1e-10)).chunk(2)
-            heads = self.get_submodule(f"lin{index}")
+            heads = self.get_submodule(f"lin{number}")
             distance = distance + heads((first - second).square()).mean(dim=(1, 2, 3))
         return distance
 
 
-def load_lpips(device: torch.device | str = "cpu", path: Path = LPIPS_WEIGHTS) -> LPIPS:
-    """LPIPS in evaluation mode. Raises UserError where the weights are missing or no such weights."""
+def load_lpips(
+    device: torch.device | str = "cpu", name: str = "lpips", path: str | os.PathLike[str] | None = None
+) -> LPIPS:
+    """LPIPS in evaluation mode, computing in float32.
+
+    Args: name: of the metric, see `BACKBONES`; path: a safetensors file in place of the one that comes with the
+    repository. Raises UserError where the weights are missing or no such weights.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise UserError(f"the LPIPS weights {path} are missing: they come with this repository, check it out again")
-    model = LPIPS()
+    backbone = BACKBONES[name]
+    file = Path(path or backbone.weights)
+    if not file.is_file():
+        reason = "" if path else ": they come with this repository, check it out again"
+        raise UserError(f"the LPIPS weights {file} are missing{reason}")
+    model = LPIPS(backbone)
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_file(file))
     except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"{path} does not hold LPIPS v0.1 weights: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file} does not hold LPIPS v0.1 weights of {backbone.title}: {reason}") from None
     return model.to(device).eval().requires_grad_(False)
 
 
-def lpips_info(path: Path = LPIPS_WEIGHTS) -> DetectorInfo:
+def lpips_info(name: str = "lpips", path: str | os.PathLike[str] | None = None) -> DetectorInfo:
     """What a table says of it."""
-    features = sum(channels_out for _, channels_out, *_ in _CONVOLUTIONS)
-    return DetectorInfo("lpips (v0.1, AlexNet)", file_sha256(path), "images at their own size", features)
+    backbone = BACKBONES[name]
+    features = sum(stage[-1].channels for stage in backbone.stages)
+    title = f"{name} (v0.1, {backbone.title})"
+    return DetectorInfo(title, file_sha256(path or backbone.weights), "images at their own size", features)

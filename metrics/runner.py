@@ -17,7 +17,7 @@ from metrics.definitions import FEATURE_METRICS, IMAGE_METRICS, Accumulator, Fea
 from metrics.detectors import load_detectors
 from metrics.image import Images, as_uint8
 from metrics.kid import kernel_distance
-from metrics.lpips import lpips_info
+from metrics.lpips import BACKBONES, load_lpips, lpips_info
 from metrics.reference import Reference
 from metrics.report import Report
 from metrics.views import Views
@@ -61,7 +61,8 @@ class Evaluation:
         Args:
             metrics: names, see `METRICS`.
             device: where networks compute.
-            weights: by detector name, in place of the published ones; see `load_detectors`.
+            weights: in place of the published ones: by detector name, see `load_detectors`, or by the name of an LPIPS
+                metric, a safetensors file.
             reference: statistics that Fréchet distances compare with, in place of the targets'.
             allow_few: compute Fréchet distances of fewer images than features all the same, and note it.
             workers: processes for the work that no network does (SIFT); 0: none but this one.
@@ -70,14 +71,17 @@ class Evaluation:
         """
         self.metrics = {name: _metric(name) for name in metrics}
         names = [metric.detector for metric in self.metrics.values() if isinstance(metric, FeatureMetric)]
-        detectors = load_detectors(names, device, weights)
+        weights = weights or {}
+        detectors = load_detectors(names, device, {n: file for n, file in weights.items() if n not in BACKBONES})
+        lpips = {name: load_lpips(device, name, weights.get(name)) for name in self.metrics if name in BACKBONES}
+        self._lpips_infos = [lpips_info(name, weights.get(name)) for name in lpips]
         for name, metric in self.metrics.items():
             if isinstance(metric, FeatureMetric):
                 moments = reference and reference.moments_for(metric.reference_name, detectors[metric.detector].info)
                 if moments and metric.distance is kernel_distance:
                     raise UserError(f"{name} needs all features of the targets, a reference holds none; leave it out")
                 self.metrics[name] = replace(metric, reference=moments, allow_few=allow_few)
-        self._tools = Tools(torch.device(device), detectors, _process_map(workers) if workers else map)
+        self._tools = Tools(torch.device(device), detectors, lpips, _process_map(workers) if workers else map)
         self._accumulators: dict[str, dict[str, Accumulator]] = {name: {} for name in self.metrics}
         self._indices: set[int] = set()
         self._size: tuple[int, int] | None = None
@@ -125,9 +129,7 @@ class Evaluation:
         self.check_count(len(self._indices))
         assert self._size is not None
         results = [metric.compute(self._accumulators[name]) for name, metric in self.metrics.items()]
-        detectors = [detector.info for detector in self._tools.detectors.values()]
-        if "lpips" in self.metrics:
-            detectors.insert(0, lpips_info())
+        detectors = [*self._lpips_infos, *(detector.info for detector in self._tools.detectors.values())]
         return Report(results, sorted(self._indices), self._size, detectors, range_selection, notes)
 
     def _accumulator(self, name: str, role: str) -> Accumulator:
