@@ -22,7 +22,7 @@ from training.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 _64 = {"batch": 1024, "model_channels": 128, "lr": 0.012, "img_resolution": 64, "extra_attn": 1}
-PUBLISHED = {  # SPEC section 7
+PUBLISHED = {  # docs/method.md, section 7.4
     "vivid-base": {"duration": 2**30, "uncond": False, "super_res": False, **_64},
     "vivid-uncond": {"duration": 2**29, "uncond": True, "super_res": False, **_64},
     "vivid-sr": {"duration": 2**28, "batch": 128, "model_channels": 64, "lr": 0.020, "img_resolution": 256}

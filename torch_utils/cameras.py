@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-# SPEC section 2: statistics of (relative pose [12], source fx fy cx cy, target fx fy cx cy) at 64x64 on RealEstate10K.
+# Statistics of (relative pose [12], source fx fy cx cy, target fx fy cx cy) at 64x64 on RealEstate10K: docs/method.md,
+# section 2.2.
 GEOMETRY_DIM = 20
 _STATS_RESOLUTION = 64
 _GEOMETRY_MEAN = (
@@ -205,7 +206,7 @@ class View:
         return View(resize_image(self.image, width, height), self.camera.resize(width, height), depth)
 
     def square(self, resolution: int) -> View:
-        """Centre crop to the shorter side, then resize to resolution x resolution (SPEC section 2)."""
+        """Centre crop to the shorter side, then resize to resolution x resolution (docs/method.md, section 2.1)."""
         return self.crop_center().resize(resolution)
 
 
@@ -323,8 +324,8 @@ def geometry_vector(
     """What the networks are told about a pair of views: normalised pose and intrinsics, float32 [..., 20].
 
     The relative pose row by row, then (fx, fy, cx, cy) of source and target in pixels at resolution x resolution,
-    as (g - mean) / std (SPEC section 2). Cameras of any size are accepted: they are cropped to the central square
-    and resized first, which changes nothing where that has happened already.
+    as (g - mean) / std (docs/method.md, section 2.2). Cameras of any size are accepted: they are cropped to the
+    central square and resized first, which changes nothing where that has happened already.
 
     With `published_intrinsics`, the intrinsics are those of the published code, which crops and resizes K twice,
     to 256 and from there to 64, and uses the result at every resolution: f (256/s) (64/s), s = `Camera.frame_side`.

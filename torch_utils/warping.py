@@ -36,7 +36,7 @@ def _rotation(axis: int, degrees: Angle) -> torch.Tensor:
 def rotation_homography(intrinsics: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
     """H = K R K^-1 [..., 3, 3]: where a pixel goes when the camera turns on the spot.
 
-    The rotation is world-to-new-camera, the old camera's being 1 (SPEC section 7).
+    The rotation is world-to-new-camera, the old camera's being 1 (docs/method.md, section 7.5).
     """
     return intrinsics @ rotation @ torch.linalg.inv(intrinsics)
 
@@ -44,7 +44,7 @@ def rotation_homography(intrinsics: torch.Tensor, rotation: torch.Tensor) -> tor
 def warp_homography(
     image: torch.Tensor, homography: torch.Tensor, box: tuple[int, int, int, int] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The new view: at p it is the image at H^-1 p, bilinear, zero outside (SPEC section 7).
+    """The new view: at p it is the image at H^-1 p, bilinear, zero outside (docs/method.md, section 7.5).
 
     Args:
         image: floating point [C, H, W].

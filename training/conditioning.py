@@ -10,7 +10,8 @@ from dnnlib.util import UserError
 from torch_utils.cameras import View, pixels_to_float, resize_image, split_geometry
 from torch_utils.depth import DEPTH_CHOICES, DepthModel, fill_unknown
 
-# SPEC section 5: mean and standard deviation of the relative inverse depth that the released weights were trained with.
+# Mean and standard deviation of the relative inverse depth that the released weights were trained with: docs/method.md,
+# section 5.2.
 _INVERSE_DEPTH_MEAN = 0.4947
 _INVERSE_DEPTH_STD = 0.2294
 SUPER_RESOLUTION_FACTOR = 4

@@ -30,13 +30,13 @@ def guided_denoiser(
     conditioning_image: torch.Tensor | None = None,
     randn_like: Callable[[torch.Tensor], torch.Tensor] = torch.randn_like,
 ) -> Denoiser:
-    """D_g + guidance (D - D_g), with D from `net` and D_g from `gnet` (EDM2, equation 3; arXiv:2406.02507).
+    """D_g + guidance (D - D_g), with D from `net` and D_g from `gnet` (Autoguidance, equation 3; arXiv:2406.02507).
 
     Args:
         src: source views [B, 3 or 4, R, R]; geometry: [B, 20]; conditioning_image: [B, 3, R, R], as for the network.
         gnet: guidance network, usually unconditional; not evaluated at guidance 1.
         interval: (low, high); elsewhere than in low < sigma <= high the guidance network is not evaluated, and D comes
-            out (Kynkaanniemi et al. 2024; arXiv:2404.07724).
+            out (Kynkäänniemi et al. 2024; arXiv:2404.07724).
         randn_like: where the noise on the conditioning image comes from, anew in each evaluation.
 
     What does not depend on the noise level (epipolar distances, warped coordinates, and of a network with `no_time_enc`

@@ -1,4 +1,4 @@
-"""The training loss of base and super-resolution networks: SPEC section 7, EDM2 equation 15."""
+"""The training loss of base and super-resolution networks: docs/method.md, section 7.1; EDM2, equation 15."""
 
 from __future__ import annotations
 

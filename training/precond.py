@@ -1,4 +1,4 @@
-"""The preconditioned network D(src, dst; sigma, geometry): SPEC section 5, and table 1 of EDM (arXiv:2206.00364)."""
+"""The preconditioned network D(src, dst; sigma, geometry): docs/method.md, section 5; EDM, table 1."""
 
 from __future__ import annotations
 
