@@ -71,7 +71,7 @@ def main(channels: int, resolution: int, batch: int, device: str | None, repeat:
         terms = net.geometry_terms(src, geometry)
         jobs[name, "evaluation"] = lambda net=net, src=src, terms=terms: net(src, dst, sigma, geometry, terms=terms)
         jobs[name, "once"] = lambda net=net, src=src: net.geometry_terms(src, geometry)
-        if net.epipolar_attention_bias:
+        if net.arguments.epipolar_attention_bias:
             jobs[name, "blocks"] = lambda net=net: distances_for_every_block(net, geometry)
 
     best = dict.fromkeys(jobs, float("inf"))

@@ -65,7 +65,11 @@ class NovelViewSampler:
                 f"the guidance network works at {self.gnet.img_resolution} pixels, the base network at "
                 f"{self.net.img_resolution}: they must agree"
             )
-        forms = [(net.depth_input, net.warp_depth_coor) for net in (self.net, self.gnet) if net is not None]
+        forms = [
+            (net.arguments.depth_input, net.arguments.warp_depth_coor)
+            for net in (self.net, self.gnet)
+            if net is not None
+        ]
         if self.gnet is not None and self.gnet.needs_depth and forms[0] != forms[1]:
             raise UserError("the guidance network wants depth in another form than the base network: they must agree")
         if self.sr_model is not None and not self.sr_model.super_res:
@@ -147,7 +151,7 @@ class NovelViewSampler:
             conditioning_image=low,
             randn_like=generators.randn_like,
         )
-        noise = generators.randn((net.img_channels, side, side), self.device)
+        noise = generators.randn((net.arguments.img_channels, side, side), self.device)
         return edm_sampler(denoise, noise, randn_like=generators.randn_like, **self.sampler_kwargs)
 
 

@@ -92,7 +92,7 @@ def _tell(net: NVPrecond, src: torch.Tensor, geometry: torch.Tensor) -> _Told:
     src = src[:, : net.source_channels]
     terms = net.geometry_terms(src, geometry)
     features = None
-    if net.no_time_enc or net.uncond:
+    if net.arguments.no_time_enc or net.arguments.uncond:
         any_level = torch.ones(len(src), device=src.device)
         features = net.unet.keys_and_values(net.encode_source(src, any_level, geometry, terms))
     return _Told(src, geometry, terms, features)
@@ -169,4 +169,6 @@ def _network_input(
             for source, target in zip(views, targets, strict=True)
         ]
     )
-    return views_input(views, net.depth_input, net.warp_depth_coor, depth_model, device), geometry.to(device)
+    return views_input(
+        views, net.arguments.depth_input, net.arguments.warp_depth_coor, depth_model, device
+    ), geometry.to(device)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from dnnlib.util import UserError, atomic_path
 from presets import MODELS
 from torch_utils.legacy_pickle import LegacyObject, read_legacy_pickle
+from training.network_config import NetworkConfig
 from training.precond import NVPrecond
 
 _FORMAT = "vivid-1"
@@ -137,11 +138,9 @@ def _read_released(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor],
 
 def _build(path: Path, init_kwargs: dict[str, Any]) -> NVPrecond:
     try:
-        with torch.device("meta"):  # refuses nonsense before any memory is taken
-            NVPrecond(**init_kwargs)
-        return NVPrecond(**init_kwargs)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: no network can be built from its constructor arguments ({error})") from None
+        return NVPrecond(**NetworkConfig.of(init_kwargs).to_dict())
+    except (UserError, TypeError) as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _load_strictly(path: Path, net: NVPrecond, state: dict[str, torch.Tensor]) -> None:

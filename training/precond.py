@@ -12,20 +12,13 @@ import torch
 from torch import nn
 
 from dnnlib.util import UserError
-from torch_utils.cameras import GEOMETRY_DIM, split_geometry
+from torch_utils.cameras import split_geometry
 from torch_utils.epipolar import epipolar_distance
 from torch_utils.warping import sweep_planes
 from training.conditioning import low_resolution_image, pixel_grid, warp_grid
 from training.layers import MPConv, MPFourier
+from training.network_config import NetworkConfig
 from training.unet import SourceFeature, UNet
-
-# A super-resolution denoiser has heads of 32 channels, its source encoder of 64. Shapes do not show it.
-_HEAD_CHANNELS = 64
-_SUPER_RES_HEAD_CHANNELS = 32
-# Inverse depth of the nearest plane of a sweep, in one over the unit of the poses; the others lie denser farther away.
-_NEAREST_PLANE = 0.5
-# First value of the gain on what a network says of each plane: outputs of unit variance make soft choices.
-_BLEND_GAIN = 3.0
 
 
 @dataclass(frozen=True)
@@ -50,104 +43,76 @@ class GeometryTerms:
 class NVPrecond(nn.Module):
     """Novel-view network: source encoder, denoiser with cross-attention to it, EDM preconditioning, log-variance.
 
-    Args:
-        img_resolution: side R of the views; img_channels: 3; label_dim: 20, the geometry vector.
-        no_time_enc: the source encoder gets c_noise = 0, so its features serve a whole sample.
-        uncond: no source encoder, zero features and zero geometry (the guidance network).
-        super_res: the denoiser also gets a low-resolution image, with `noisy_sr` N(0, 1) added.
-        depth_input: src has a fourth channel, `conditioning.normalize_inverse_depth`.
-        warp_depth_coor: src has a fourth channel, z-depth; Fourier features of coordinates moved by it are input.
-        epipolar_attention_bias: attention to source tokens is biased by their distance from epipolar lines.
-        plane_sweep: the denoiser also gets the source view as the target camera sees it if all is at one depth, for
-            so many depths (Collins 1996), and says how to blend these planes: see `forward`. 0 is none.
-        use_fp16: compute in float16 on CUDA, unless `compute_dtype` says otherwise.
-        sigma_data: standard deviation of the views, or of what is left of them after the blend of planes.
-        channels_per_head: for denoiser and source encoder; None: 64, or 32 in a super-resolution denoiser.
-        unet_kwargs: see `UNet`.
+    Args: those of `NetworkConfig`.
 
     Attributes:
-        init_kwargs: the arguments the network was built with: all that a file needs beside the weights.
+        arguments: what the network was built with: all that a file needs beside the weights.
         compute_dtype: dtype of the U-Nets' activations; None follows `use_fp16`.
         frozen: see `freeze`.
     """
 
-    def __init__(
-        self,
-        img_resolution: int,
-        img_channels: int = 3,
-        label_dim: int = GEOMETRY_DIM,
-        *,
-        no_time_enc: bool = False,
-        uncond: bool = False,
-        super_res: bool = False,
-        noisy_sr: float = 0.25,
-        depth_input: bool = False,
-        warp_depth_coor: bool = False,
-        epipolar_attention_bias: bool = False,
-        plane_sweep: int = 0,
-        use_fp16: bool = True,
-        sigma_data: float = 0.5,
-        logvar_channels: int = 128,
-        channels_per_head: int | None = None,
-        **unet_kwargs: Any,
-    ) -> None:
-        arguments = {
-            name: value for name, value in locals().items() if not name.startswith(("self", "_", "unet_kwargs"))
-        }
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
-        self.init_kwargs: dict[str, Any] = {**arguments, **unet_kwargs}
-        if depth_input and warp_depth_coor:
-            raise ValueError("depth_input and warp_depth_coor both want the fourth channel of src: choose one")
-        self.img_resolution = img_resolution
-        self.img_channels = img_channels
-        self.label_dim = label_dim
-        self.no_time_enc = no_time_enc
-        self.uncond = uncond
-        self.super_res = super_res
-        self.noisy_sr = noisy_sr
-        self.depth_input = depth_input
-        self.warp_depth_coor = warp_depth_coor
-        self.epipolar_attention_bias = epipolar_attention_bias
-        self.plane_sweep = plane_sweep
-        self.use_fp16 = use_fp16
-        self.sigma_data = sigma_data
+        config = NetworkConfig(*args, **kwargs)
+        self.arguments = config
         self.compute_dtype: torch.dtype | None = None
         self.frozen = False
 
-        coordinates = logvar_channels if warp_depth_coor else 0
-        denoiser_heads = _SUPER_RES_HEAD_CHANNELS if super_res else _HEAD_CHANNELS
-        if not uncond:
+        coordinates = config.logvar_channels if config.warp_depth_coor else 0
+        if not config.uncond:
             self.encoder = UNet(
-                img_resolution,
-                img_channels + coordinates + depth_input,
-                label_dim,
+                config.img_resolution,
+                config.img_channels + coordinates + config.depth_input,
+                config.label_dim,
                 source_encoder=True,
-                channels_per_head=channels_per_head or _HEAD_CHANNELS,
-                **unet_kwargs,
+                channels_per_head=config.encoder_head_channels,
+                **config.unet_arguments(),
             )
         self.unet = UNet(
-            img_resolution,
-            img_channels * (2 if super_res else 1) + coordinates + (img_channels + 1) * plane_sweep,
-            label_dim,
-            out_channels=img_channels + plane_sweep,
-            epipolar_attention_bias=epipolar_attention_bias,
-            channels_per_head=channels_per_head or denoiser_heads,
-            **unet_kwargs,
+            config.img_resolution,
+            config.img_channels * (2 if config.super_res else 1)
+            + coordinates
+            + (config.img_channels + 1) * config.plane_sweep,
+            config.label_dim,
+            out_channels=config.img_channels + config.plane_sweep,
+            epipolar_attention_bias=config.epipolar_attention_bias,
+            channels_per_head=config.denoiser_head_channels,
+            **config.unet_arguments(),
         )
-        if plane_sweep:
-            self.blend_gain = nn.Parameter(torch.tensor(_BLEND_GAIN))
-        self.logvar_fourier = MPFourier(logvar_channels)
-        self.logvar_linear = MPConv(logvar_channels, 1, None)
+        if config.plane_sweep:
+            self.blend_gain = nn.Parameter(torch.tensor(config.plane_blend_gain))
+        self.logvar_fourier = MPFourier(config.logvar_channels)
+        self.logvar_linear = MPConv(config.logvar_channels, 1, None)
+
+    @property
+    def init_kwargs(self) -> dict[str, Any]:
+        """`arguments` as JSON has them."""
+        return self.arguments.to_dict()
+
+    @property
+    def img_resolution(self) -> int:
+        """Side of the views."""
+        return self.arguments.img_resolution
+
+    @property
+    def super_res(self) -> bool:
+        """Whether the network enlarges a low-resolution image."""
+        return self.arguments.super_res
 
     @property
     def needs_depth(self) -> bool:
         """Whether `src` has a fourth channel."""
-        return self.depth_input or self.warp_depth_coor
+        return self.arguments.needs_depth
+
+    @property
+    def depth_form(self) -> tuple[bool, bool]:
+        """Which depth the fourth channel is: (`depth_input`, `warp_depth_coor`)."""
+        return self.arguments.depth_input, self.arguments.warp_depth_coor
 
     @property
     def source_channels(self) -> int:
         """Channels of `src`: colour, and depth where an option needs it."""
-        return self.img_channels + self.needs_depth
+        return self.arguments.img_channels + self.needs_depth
 
     def forward(
         self,
@@ -189,9 +154,9 @@ class NVPrecond(nn.Module):
         if source_features is None:
             source_features = self.encode_source(src, sigma.flatten(), geometry, terms)
 
-        variance = sigma**2 + self.sigma_data**2
-        c_skip = self.sigma_data**2 / variance
-        c_out = sigma * self.sigma_data / variance.sqrt()
+        variance = sigma**2 + self.arguments.sigma_data**2
+        c_skip = self.arguments.sigma_data**2 / variance
+        c_out = sigma * self.arguments.sigma_data / variance.sqrt()
         c_in = 1 / variance.sqrt()
         c_noise = sigma.flatten().log() / 4
 
@@ -200,12 +165,12 @@ class NVPrecond(nn.Module):
             if conditioning_image is None:
                 raise ValueError("a super-resolution network needs conditioning_image, the low-resolution view")
             conditioning_image = conditioning_image.to(torch.float32)
-            noise = self.noisy_sr * randn_like(conditioning_image) if self.noisy_sr else 0
+            noise = self.arguments.noisy_sr * randn_like(conditioning_image) if self.arguments.noisy_sr else 0
             extra.append(conditioning_image + noise)
-        if self.warp_depth_coor:
+        if self.arguments.warp_depth_coor:
             extra.append(terms.target_coordinates)
         expected = 0
-        if self.plane_sweep:
+        if self.arguments.plane_sweep:
             planes = terms.planes
             extra += [planes.flatten(1, 2), terms.outside]
             if self.super_res:
@@ -214,8 +179,8 @@ class NVPrecond(nn.Module):
 
         x = torch.cat([c_in * (dst - expected), *extra], dim=1).to(self._dtype(dst.device))
         output = self.unet(x, c_noise, geometry, source_features, terms.distances).to(torch.float32)
-        if self.plane_sweep:
-            output, choice = output.split([self.img_channels, self.plane_sweep], dim=1)
+        if self.arguments.plane_sweep:
+            output, choice = output.split([self.arguments.img_channels, self.arguments.plane_sweep], dim=1)
             weights = (self.blend_gain * choice).softmax(dim=1)
             expected = (weights[:, :, None] * planes).sum(dim=1)
         denoised = expected + c_skip * (dst - expected) + c_out * output
@@ -265,18 +230,18 @@ class NVPrecond(nn.Module):
         They depend on sigma unless the network has `no_time_enc`. An unconditional network gives zeros.
         """
         dtype = self._dtype(src.device)
-        if self.uncond:
+        if self.arguments.uncond:
             return [
                 torch.zeros(len(src), channels, side, side, dtype=dtype, device=src.device)
                 for channels, side in self.unet.feature_shapes
             ]
         geometry = self._geometry(geometry)
-        inputs = [src[:, : self.img_channels + self.depth_input].to(torch.float32)]
-        if self.warp_depth_coor:
+        inputs = [src[:, : self.arguments.img_channels + self.arguments.depth_input].to(torch.float32)]
+        if self.arguments.warp_depth_coor:
             terms = terms or self.geometry_terms(src, geometry)
             inputs.append(terms.source_coordinates)
         c_noise = sigma.to(torch.float32).expand(len(src)).log() / 4
-        if self.no_time_enc:
+        if self.arguments.no_time_enc:
             c_noise = torch.zeros_like(c_noise)
         return self.encoder(torch.cat(inputs, dim=1).to(dtype), c_noise, geometry)
 
@@ -285,21 +250,27 @@ class NVPrecond(nn.Module):
         distances = source_coordinates = target_coordinates = planes = outside = None
         geometry = self._geometry(geometry)
         cameras = split_geometry(geometry, self.img_resolution)
-        if self.epipolar_attention_bias:
+        if self.arguments.epipolar_attention_bias:
             sides = {side for _, side in self.unet.feature_shapes}
             distances = {side: epipolar_distance(*cameras, self.img_resolution, side) for side in sides}
-        if self.warp_depth_coor:
-            visible = (src[:, : self.img_channels] != 0).any(dim=(1, 2, 3), keepdim=True) & (not self.uncond)
-            depth = src[:, self.img_channels :].to(torch.float32)
+        if self.arguments.warp_depth_coor:
+            visible = (src[:, : self.arguments.img_channels] != 0).any(dim=(1, 2, 3), keepdim=True) & (
+                not self.arguments.uncond
+            )
+            depth = src[:, self.arguments.img_channels :].to(torch.float32)
             grid = pixel_grid(self.img_resolution, depth).expand(len(src), -1, -1, -1)
             source_coordinates = self._coordinate_features(grid) * visible
             target_coordinates = self._coordinate_features(warp_grid(depth, geometry)) * visible
-        if self.plane_sweep:
-            image = src[:, : self.img_channels].to(torch.float32)
-            inverse_depths = _NEAREST_PLANE * torch.linspace(0, 1, self.plane_sweep, device=src.device) ** 2
+        if self.arguments.plane_sweep:
+            image = src[:, : self.arguments.img_channels].to(torch.float32)
+            inverse_depths = self._inverse_depths(src.device)
             planes, inside = sweep_planes(image, *cameras, inverse_depths)
             outside = (~inside).squeeze(2).to(planes)
         return GeometryTerms(distances, source_coordinates, target_coordinates, planes, outside)
+
+    def _inverse_depths(self, device: torch.device) -> torch.Tensor:
+        even = torch.linspace(0, 1, self.arguments.plane_sweep, device=device)
+        return self.arguments.plane_nearest * even**self.arguments.plane_spacing
 
     def _coordinate_features(self, grid: torch.Tensor) -> torch.Tensor:
         """The first half of the log-variance features of each coordinate: [B, R, R, 2] to [B, channels, R, R]."""
@@ -308,9 +279,9 @@ class NVPrecond(nn.Module):
         return features.permute(0, 3, 1, 2)
 
     def _geometry(self, geometry: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(geometry, dtype=torch.float32) if self.uncond else geometry.to(torch.float32)
+        return torch.zeros_like(geometry, dtype=torch.float32) if self.arguments.uncond else geometry.to(torch.float32)
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         if self.compute_dtype is not None:
             return self.compute_dtype
-        return torch.float16 if self.use_fp16 and device.type == "cuda" else torch.float32
+        return torch.float16 if self.arguments.use_fp16 and device.type == "cuda" else torch.float32
