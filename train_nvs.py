@@ -66,6 +66,7 @@ METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 @option("--ramp-up", section=LEARNING, type=Count(), default="10000000", help="Images of its linear ramp.")
 @option("--P_mean", "P_mean", section=LEARNING, type=float, default=-0.8, help="Mean of ln sigma.")
 @option("--P_std", "P_std", section=LEARNING, type=float, default=1.6, help="Standard deviation of ln sigma.")
+@option("--init", section=LEARNING, metavar="NET", help="Start from the weights of a network, not from random ones.")
 @option("--batch-gpu", section=SPEED, type=Count(), help="Most images of a process at once.  [default: all]")
 @option("--fp16/--no-fp16", section=SPEED, default=True, help="Compute in float16 on CUDA.")
 @option("--bf16/--no-bf16", section=SPEED, default=False, help="Compute in bfloat16, on any device.")

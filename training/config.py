@@ -38,6 +38,7 @@ class TrainingConfig:
         batch_gpu: most images of one process to compute at once; None: all of its share.
         lr, decay, ramp_up: see `schedule.learning_rate`; decay in batches, ramp_up in images.
         P_mean, P_std: the noise levels of `NVLoss`.
+        init: network (file, address or name) whose weights a new run starts from; None: from random ones.
         precision: dtype of the U-Nets' activations; weights, gradients and sums stay float32.
         loss_scaling: constant factor on the loss, taken out of the gradient, for float16.
         ema_stds: relative standard deviations of the power-function averages.
@@ -61,6 +62,7 @@ class TrainingConfig:
     ramp_up: int = 10_000_000
     P_mean: float = -0.8
     P_std: float = 1.6
+    init: str | None = None
     precision: str = "float32"
     loss_scaling: float = 1.0
     ema_stds: tuple[float, ...] = (0.05, 0.10)

@@ -70,6 +70,11 @@ def load_network(name: str | Path, device: torch.device | str = "cpu") -> NVPrec
     return net.eval().requires_grad_(False).to(device)
 
 
+def copy_weights(name: str | Path, net: NVPrecond) -> None:
+    """Give `net` the weights of a network file; see `load_network`. Raises UserError for another architecture."""
+    _load_strictly(resolve_network(name), net, load_network(name).state_dict())
+
+
 def save_network(
     path: str | Path, net: NVPrecond, provenance: dict[str, Any] | None = None, dtype: torch.dtype | None = None
 ) -> None:

@@ -30,7 +30,7 @@ from torch_utils.distributed import Processes
 from torch_utils.random import SeededGenerators, seed_of
 from training.checkpoint import kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
-from training.model_io import save_network
+from training.model_io import copy_weights, save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
 from training.reporting import Reporter, logging_to, sample_sheet
@@ -61,7 +61,10 @@ class Trainer:
         if config.batch % self.processes.world_size:
             raise UserError(f"batch {config.batch} cannot be shared by {self.processes.world_size} processes")
         torch.backends.cudnn.benchmark = config.bench
-        self.net = channels_last(config.build_network().train().to(device))
+        self.net = config.build_network().train()
+        if config.init is not None:
+            copy_weights(config.init, self.net)
+        self.net = channels_last(self.net.to(device))
         self.loss = config.build_loss()
         self.depth_model = choose_depth_model(config.depth_model, config.needs_depth, device)
         self.ema = PowerFunctionEMA(self.net, config.ema_stds)
