@@ -205,8 +205,8 @@ class NVPrecond(nn.Module):
         self.frozen = True
         return self.eval()
 
-    def compile_parts(self) -> NVPrecond:
-        """Have `torch.compile` fuse the U-Nets when they are first used, on CUDA into graphs; returns the network.
+    def compile_parts(self, graphs: bool = True) -> NVPrecond:
+        """Have `torch.compile` fuse the U-Nets when they are first used, on CUDA into `graphs`; returns the network.
 
         The arithmetic around them stays as it is: it is float32, and small. Raises UserError without a compiler.
         """
@@ -215,7 +215,7 @@ class NVPrecond(nn.Module):
             raise UserError("--compile needs a C++ compiler on this device: install g++, or leave it out")
         for part in self.children():
             if isinstance(part, UNet):
-                part.compile(mode="reduce-overhead" if on_cuda else "default")
+                part.compile(mode="reduce-overhead" if on_cuda and graphs else "default")
         return self
 
     def encode_source(
