@@ -49,6 +49,7 @@ class NVPrecond(nn.Module):
         arguments: what the network was built with: all that a file needs beside the weights.
         compute_dtype: dtype of the U-Nets' activations; None follows `use_fp16`.
         frozen: see `freeze`.
+        typical_depth: median z-depth of the views it was trained on, in the unit of their poses; None: not known.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,6 +58,7 @@ class NVPrecond(nn.Module):
         self.arguments = config
         self.compute_dtype: torch.dtype | None = None
         self.frozen = False
+        self.typical_depth: float | None = None
 
         coordinates = config.logvar_channels if config.warp_depth_coor else 0
         if not config.uncond:
