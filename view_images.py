@@ -97,7 +97,7 @@ def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
                 wanted = (request.get(name) for name in ("frames", "amount", "scene_scale", "convention", "pose"))
                 photograph, cameras = plan_path(photograph, str(path), *wanted, typical_depth)
             how = {"seeds": [request["seed"]], "condition": request["condition"]}
-            renderer = PathRenderer(sampler, photograph.view, cameras, batch_size=1, **how)
+            renderer = PathRenderer(sampler, photograph.view, cameras, batch_size=1, known_pixels=True, **how)
         except (KeyError, TypeError) as error:
             raise UserError(f"the page asked for something unknown ({error})") from None
         report, done, total = NeighbourReport(), 0, evaluations(renderer)
