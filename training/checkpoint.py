@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError, atomic_path
+from dnnlib.util import UserError, atomic_path, one_line
+from torch_utils.tensor_files import load_tensor_file
 
 _KEPT = 2
 _NAME = re.compile(r"training-state-(\d+(?:\.\d+)?)\.pt")
@@ -34,7 +34,7 @@ def save_state(folder: Path, images: int, state: dict[str, Any]) -> Path:
             torch.save({**state, "images": images}, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError, in words of its own
         raise UserError(
-            f"cannot write {path}, the disk may be full ({_reason(error)}); make room and start again"
+            f"cannot write {path}, the disk may be full ({one_line(str(error).partition(chr(10))[0])}); make room and start again"
         ) from None
     for old in _states(folder)[:-_KEPT]:
         old.unlink()
@@ -45,10 +45,13 @@ def load_newest_state(folder: Path) -> dict[str, Any] | None:
     """The newest state that is whole, on the CPU, or None. Nothing in it is executed."""
     for path in reversed(_states(folder)):
         try:
+            state = load_tensor_file(path)
             _check_sums(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            _log.warning("%s is damaged and passed over: %s", path, _reason(error))
+            if not isinstance(state, dict) or not isinstance(state.get("images"), int):
+                raise ValueError("no state of a training")
+            return state
+        except (OSError, ValueError) as error:
+            _log.warning("%s is damaged and passed over: %s", path, one_line(error))
     return None
 
 
@@ -74,6 +77,3 @@ def _states(folder: Path) -> list[Path]:
     found = [(match, path) for path in folder.glob("training-state-*.pt") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found, key=lambda item: float(item[0][1]))]
 
-
-def _reason(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
