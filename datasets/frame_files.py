@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import torch
 from datasets.clips import UnusableClip, view_from_row
 from datasets.image_folder import IMAGE_SUFFIXES
 from dnnlib.imaging import read_image
+from dnnlib.text_files import read_json, read_text
 from torch_utils.cameras import Camera, View, homogeneous, parse_realestate10k
 from torch_utils.depth import read_stored_depth
 
@@ -131,7 +131,7 @@ def _read_clip(reader: Callable[[Path, Path], FileClip], description: Path, fold
 def read_cameras(file: Path) -> tuple[str, list[int], torch.Tensor]:
     """URL, timestamps and cameras of a camera file of RealEstate10K; raises UnusableClip."""
     try:
-        return parse_realestate10k(file.read_text())
+        return parse_realestate10k(read_text(file))
     except (OSError, ValueError) as error:
         raise UnusableClip("unreadable camera file", f"{file.name}: {error}") from None
 
@@ -145,7 +145,7 @@ def _read_tree_clip(camera_file: Path, folder: Path) -> FileClip:
 
 def _read_json_clip(file: Path, folder: Path) -> FileClip:
     """The paths in the file are those of the machine that wrote it: only the last part counts."""
-    frames = json.loads(file.read_text())["frames"]
+    frames = read_json(file)["frames"]
     files = _existing([Path(frame["image_path"]).name for frame in frames], folder)
     width, height = _image_size(files, folder)
     intrinsics = torch.tensor([frame["fxfycxcy"] for frame in frames], dtype=torch.float64)
@@ -154,7 +154,7 @@ def _read_json_clip(file: Path, folder: Path) -> FileClip:
 
 
 def _read_scene(file: Path, folder: Path) -> FileClip:
-    scene = json.loads(file.read_text())
+    scene = read_json(file)
     frames = sorted(scene["frames"], key=lambda frame: frame["file_path"])
     _refuse_distortion(scene, frames, folder)
     files = _existing([frame["file_path"] for frame in frames], folder)

@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 import torch
 
-from dnnlib.util import UserError, atomic_path
+from dnnlib.text_files import parse_json, read_text
+from dnnlib.util import UserError, atomic_path, one_line
 from torch_utils.cameras import (
     Camera,
     check_rotation,
@@ -83,12 +84,10 @@ def read_trajectory(
                 )
             poses = [_extrinsics(matrix, axes, direction, place) for place, matrix in matrices]
             cameras = [Camera(like.intrinsics, pose, like.width, like.height) for pose in poses]
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, MemoryError) as error:
+        raise UserError(f"{path}: {one_line(error) or type(error).__name__}") from None
     if not cameras:
         raise UserError(f"{path} holds no camera")
     return cameras
@@ -151,15 +150,12 @@ def _detect(path: Path) -> str:
         return "nerfstudio" if isinstance(_read_json(path), dict) else "matrices"
     if path.with_name("cameras.txt").is_file() and path.name == "images.txt":
         return "colmap"
-    head = [line.split() for line in path.read_text().splitlines()[:2]]
+    head = [line.split() for line in read_text(path).splitlines()[:2]]
     return "realestate10k" if any(len(fields) in (1, _REALESTATE10K_COLUMNS) for fields in head) else "matrices"
 
 
 def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno}: not JSON ({error.msg})") from None
+    return parse_json(read_text(path), "its text")
 
 
 def _extrinsics(matrix: torch.Tensor, axes: Axes, direction: Direction, place: str) -> torch.Tensor:
@@ -188,7 +184,7 @@ def _matrix(extrinsics: torch.Tensor, axes: Axes, direction: Direction) -> torch
 
 def _read_realestate10k(path: Path, like: Camera) -> list[Camera]:
     """The image's size is not in the file: the ratio of its sides is that of square pixels, the height `like`'s."""
-    _, _, rows = parse_realestate10k(path.read_text())
+    _, _, rows = parse_realestate10k(read_text(path))
     widths = [max(round(like.height * float(row[1] / row[0])), 1) for row in rows]
     return [Camera.from_normalized(row, width, like.height) for row, width in zip(rows, widths, strict=True)]
 
@@ -259,7 +255,7 @@ def _read_colmap(path: Path, like: Camera) -> list[Camera]:
 
     lenses = _read_colmap_lenses(path.with_name("cameras.txt"))
     views: list[tuple[str, Camera]] = []
-    lines = iter(enumerate(path.read_text().splitlines(), start=1))
+    lines = iter(enumerate(read_text(path).splitlines(), start=1))
     for number, line in lines:
         if not line.strip() or line.startswith("#"):
             continue
@@ -287,7 +283,7 @@ def _read_colmap(path: Path, like: Camera) -> list[Camera]:
 def _read_colmap_lenses(path: Path) -> dict[str, tuple[torch.Tensor, int, int]]:
     """Camera id to (intrinsics, width, height)."""
     lenses = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         fields = line.split()
         if not fields or line.startswith("#"):
             continue
@@ -321,7 +317,7 @@ def _colmap_files(cameras: Sequence[Camera], names: Sequence[str]) -> dict[str, 
 def _read_matrices(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """(where it stands, [3 or 4, 4]) for each matrix of a .npy, .json or text file."""
     if path.suffix == ".txt":
-        yield from _read_text_matrices(path.read_text())
+        yield from _read_text_matrices(read_text(path))
         return
     if path.suffix == ".npy":
         import numpy as np

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import torch
 
 from dnnlib import UserError
 from dnnlib.imaging import read_image
+from dnnlib.text_files import parse_json, read_json
 from metrics.report import format_indices
 from metrics.views import Views
 from torch_utils.cameras import Camera
@@ -187,13 +187,13 @@ def _with_run(results: Results) -> Results:
         raise UserError(f"{archive.root} holds {' and '.join(names)}: judge one run at a time")
     file = archive.file(names[0])
     try:
-        run: Any = json.loads(file.read_bytes() if isinstance(file, Path) else file.read())
+        run: Any = read_json(file) if isinstance(file, Path) else parse_json(file.read(), RUN_FILE)
         records = {
             int(image["seed"]): PairRecord(image["source_camera"], image["target_camera"], int(image["gap"]))
             for image in run["images"]
         }
         range_selection = run["options"].get("range_selection") or "any"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise UserError(f"{RUN_FILE} in {archive.root} is not one of generate_images: remove or restore it") from None
     return replace(results, records=records, range_selection=str(range_selection))
 

@@ -19,6 +19,7 @@ _MOST_INTEGER_BITS = 64
 _SHARING = 4  # how many times over, on average, an object may be part of the whole; published: none is
 _FREE_SIZE = 1 << 14  # objects of a small pickle, however shared
 _MARK = "mark"
+_TORCH_PROTOCOL = 2
 _REFUSED = {
     *("PERSID", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "LONG4", "FROZENSET", "BYTEARRAY8"),
     *("NEXT_BUFFER", "READONLY_BUFFER", "DUP", "INT", "LONG", "STRING", "UNICODE", "FLOAT", "PUT", "GET"),
@@ -114,7 +115,7 @@ class _Check:
         elif name == "FRAME":
             if argument > self.end - self.data.tell():
                 raise PickleError("a frame longer than the file")
-        elif name in _REFUSED:
+        elif name in _REFUSED or (name == "PROTO" and self.names is not None and argument != _TORCH_PROTOCOL):
             raise PickleError(f"opcode {name}, which no file of weights contains")
         elif not opcode.stack_before and len(opcode.stack_after) == 1:
             self._push(name, argument)
@@ -151,8 +152,8 @@ class _Check:
             return
         if name in _FILLS:
             node = parts.pop()
-            if node.part or node is _LEAF:
-                raise PickleError("an object that changes after it became a part of another")
+            if node.part or node is _LEAF or node in parts:
+                raise PickleError("an object that changes after it became a part of another, or of itself")
             node.add(parts)
         else:
             node = _Node(parts)

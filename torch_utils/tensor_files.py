@@ -35,7 +35,7 @@ def load_tensor_file(path: str | Path) -> Any:
         *(NotImplementedError, MemoryError, OverflowError, pickle.UnpicklingError, zipfile.BadZipFile),
     ) as error:  # what torch and zipfile say of damage
         raise ValueError(one_line(str(error).partition("\n")[0]) or type(error).__name__) from None
-    for tensor in _tensors(content):
+    for tensor in tensors_in(content):
         if tensor.layout is not torch.strided or tensor.device.type != "cpu":
             raise ValueError("a tensor that is not dense")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -66,12 +66,13 @@ def _names() -> frozenset[str]:
     return frozenset({"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch.Size", *storages})
 
 
-def _tensors(content: Any) -> Iterator[torch.Tensor]:
+def tensors_in(content: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested dicts and lists."""
     if isinstance(content, torch.Tensor):
         yield content
     elif isinstance(content, dict):
         for value in content.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(content, (list, tuple)):
         for value in content:
-            yield from _tensors(value)
+            yield from tensors_in(value)
