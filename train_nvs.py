@@ -174,7 +174,7 @@ def make_evaluate(config: TrainingConfig, sr_model: NVPrecond | None, count: int
             log.warning("no metrics for range %s: %s", selection, error)
             return {}
         evaluation.gather(processes)
-        return {result.name: result.generated for result in evaluation.compute(selection).results}
+        return {score.name: score.generated for score in evaluation.compute(selection).scores}
 
     return evaluate
 

@@ -9,6 +9,7 @@ import torch
 
 from torch_utils.cameras import Camera, relative_pose
 from torch_utils.epipolar import fundamental_matrix
+from torch_utils.warping import same_place
 
 _MAX_RATIO = 0.8  # Lowe 2004, section 7.1: distance of the best match to that of the second best
 # From scikit-image's positions to pixels: it doubles the image about pixel centres, but halves the positions found in
@@ -57,7 +58,7 @@ def symmetric_epipolar_distance(
     """
     pose = relative_pose(source, target)
     p_src, p_tgt = (torch.from_numpy(_homogeneous(points)) for points in (source_px, target_px))
-    if float(pose[:3, 3].norm()) == 0:
+    if same_place(source, target):
         homography = source.intrinsics @ pose[:3, :3] @ torch.linalg.inv(target.intrinsics)
         forward, backward = _apply(homography, p_tgt) - p_src, _apply(torch.linalg.inv(homography), p_src) - p_tgt
         return ((forward.norm(dim=1) + backward.norm(dim=1)) / 2).numpy()

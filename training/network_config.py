@@ -39,7 +39,7 @@ _MOST_LEVELS = 14
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """What denoiser and source encoder have in common (SPEC section 4).
+    """What denoiser and source encoder have in common.
 
     Attributes:
         model_channels, channel_mult, num_blocks: width of the levels, and residual blocks in each.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,13 +18,15 @@ import torch
 from dnnlib import UserError
 from dnnlib.imaging import read_image
 from dnnlib.text_files import parse_json, read_json
-from metrics.report import format_indices
+from dnnlib.util import check_regular, one_line
+from metrics.table import format_indices
 from metrics.views import Views
 from torch_utils.cameras import Camera
 from torch_utils.depth import read_stored_depth
 
 ROLES = ("sample", "tgt", "src")
 RUN_FILE = "run.json"
+_MOST_BYTES = 1 << 27  # of a file in an archive: a few bytes there can be gigabytes when they are unpacked
 
 _PICTURE = re.compile(rf"({'|'.join(ROLES)})_(\d+)\.png")
 
@@ -54,10 +57,11 @@ class Archive:
             files = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
             return cls(root, sorted(files))
         try:
+            check_regular(root)
             archive = zipfile.ZipFile(root)
         except FileNotFoundError:
             raise UserError(f"there is no folder or zip file {root}") from None
-        except (zipfile.BadZipFile, OSError):
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             raise UserError(f"{root} is neither a folder nor a whole zip file") from None
         return cls(root, sorted(name for name in archive.namelist() if not name.endswith("/")), archive)
 
@@ -66,8 +70,14 @@ class Archive:
         if self._zip is None:
             return self.root / name
         try:
-            return _NamedBytes(self._zip.read(name), f"{self.root}/{name}")
-        except (zipfile.BadZipFile, OSError, EOFError):
+            with self._zip.open(name) as file:
+                data = file.read(_MOST_BYTES + 1)
+            if len(data) > _MOST_BYTES:
+                raise UserError(f"{self.root}/{one_line(name)} is too long for a picture or for {RUN_FILE}")
+            return _NamedBytes(data, f"{self.root}/{name}")
+        except UserError:
+            raise
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error):
             raise UserError(f"{self.root}/{name} is damaged: make the zip file again") from None
 
     def image(self, name: str) -> np.ndarray:
@@ -90,7 +100,7 @@ class PairRecord:
 
 
 @dataclass(frozen=True)
-class Results:
+class SavedViews:
     """The images of a run of generate_images.
 
     Attributes:
@@ -111,11 +121,11 @@ class Results:
         """Whether the cameras of all pairs are known."""
         return self.files.keys() <= self.records.keys()
 
-    def only(self, indices: Iterable[int]) -> Results:
+    def only(self, indices: Iterable[int]) -> SavedViews:
         """Some of the pairs."""
         return replace(self, files={index: self.files[index] for index in sorted(indices)})
 
-    def choose(self, count: int | None, seed: int) -> Results:
+    def choose(self, count: int | None, seed: int) -> SavedViews:
         """`count` of the pairs, drawn by `seed`; None: all. Raises UserError where there are fewer."""
         if count is None:
             return self
@@ -155,7 +165,7 @@ class Results:
                 yield _stack(list(pool.map(self.views, seeds[start : start + size])))
 
 
-def open_results(root: Path) -> Results:
+def open_results(root: Path) -> SavedViews:
     """Find the pictures of a run. Raises UserError where there are none, or one of a triplet is missing or twice."""
     archive = Archive.open(root)
     files: dict[int, dict[str, str]] = {}
@@ -174,10 +184,10 @@ def open_results(root: Path) -> Results:
         missing = [seed for seed, by_role in files.items() if role not in by_role]
         if missing:
             raise UserError(f"{root} lacks {role}_{min(missing):06d}.png (seeds without: {format_indices(missing)})")
-    return _with_run(Results(archive, dict(sorted(files.items()))))
+    return _with_run(SavedViews(archive, dict(sorted(files.items()))))
 
 
-def _with_run(results: Results) -> Results:
+def _with_run(results: SavedViews) -> SavedViews:
     """The results with what their run.json says, if there is one."""
     archive = results.archive
     names = [name for name in archive.names if name.rsplit("/", 1)[-1] == RUN_FILE]
