@@ -158,7 +158,7 @@ def _build(path: Path, init_kwargs: dict[str, Any], state: dict[str, torch.Tenso
     """A network for the weights of a file, once it is known that they are its own."""
     try:
         config = NetworkConfig.of(init_kwargs)
-        if config.num_blocks * len(config.channel_mult) > len(state):
+        if config.architecture == "unet" and config.num_blocks * len(config.channel_mult) > len(state):
             raise UserError(f"more blocks than the file has tensors, {len(state)}")
         with torch.device("meta"):  # takes no memory, whatever the file says
             _check_shapes(NVPrecond(**config.to_dict()), state)
