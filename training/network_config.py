@@ -30,7 +30,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """What denoiser and source encoder have in common (SPEC section 4).
+    """What denoiser and source encoder have in common (docs/method.md, section 4).
 
     Attributes:
         model_channels, channel_mult, num_blocks: width of the levels, and residual blocks in each.
