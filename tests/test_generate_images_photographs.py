@@ -11,7 +11,9 @@ from click.testing import Result
 from PIL import Image
 
 from generate_images import main
+from tests.golden import tiny_network
 from tests.scripts import invoke
+from training.model_io import save_network
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_one_command(network: str, photo: Path, tmp_path: Path) -> None:
 
 
 def test_orbits_turn_around_what_the_network_has_learned_to_expect(photo: Path, tmp_path: Path) -> None:
-    net = fill(NVPrecond(16, **SMALL))
+    net = tiny_network()
     net.typical_depth = 7.0
     save_network(tmp_path / "net.safetensors", net)
     arguments = ["--image", photo, "--frames", 5, "--outdir", tmp_path / "out"]
