@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from dnnlib.cli import BatchSize, Command, Count, Group, RangeSelection, Seeds, option, preset_option
 from dnnlib.util import IncompleteError, UserError
+from tests.scripts import run_python
 
 ROOT = Path(__file__).parents[2]
 PRESETS = {
@@ -233,21 +232,17 @@ def test_group_lists_commands_and_reports_their_errors() -> None:
     assert "calc" in bare.stderr
 
 
-def python(code: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, **kwargs)
-
-
 def test_a_reader_that_goes_away_is_no_error() -> None:
     code = (
         "import os, sys, click; from dnnlib.cli import Command\n"
         "r, w = os.pipe(); os.close(r); os.dup2(w, 1)\n"
         "@click.command(cls=Command)\ndef main(): click.echo('x')\nmain([])"
     )
-    result = python(code)
+    result = run_python("-c", code)
     assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_import_is_light() -> None:
     heavy = {"torch", "numpy", "PIL", "requests", "tqdm", "scipy"}
-    result = python("import sys, dnnlib.cli; print(*{name.split('.')[0] for name in sys.modules})")
+    result = run_python("-c", "import sys, dnnlib.cli; print(*{name.split('.')[0] for name in sys.modules})")
     assert not heavy & set(result.stdout.split())
