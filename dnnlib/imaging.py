@@ -125,3 +125,17 @@ def _fit(image: Image.Image, width: int, height: int) -> Image.Image:
     if factor >= 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     return ImageOps.contain(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(width, height) of the picture in a file as it is stored, from its header: no pixel is decoded.
+
+    Raises UserError where the file is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Image.DecompressionBombError:
+        raise UserError(f"{path} has too many pixels to be a photograph; make it smaller first") from None
+    except Exception as error:  # what Pillow raises on broken files depends on the format and on where it breaks
+        raise UserError(f"{path} is not a whole image ({str(error) or type(error).__name__})") from None
