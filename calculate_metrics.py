@@ -18,8 +18,8 @@ from presets import SAMPLING
 if TYPE_CHECKING:
     import torch
 
-    from metrics.report import Report
-    from metrics.results import Results
+    from metrics.saved import SavedViews
+    from metrics.table import Table
     from metrics.views import Views
     from torch_utils.depth import DepthModel
     from torch_utils.distributed import Processes
@@ -231,10 +231,10 @@ def calc(
     from metrics.reference import load_reference
     from metrics.runner import Evaluation
 
-    processes, results = start(options)
+    processes, saved = start(options)
     weights, notes = dict(options["weights"]), []
     if metrics is None:
-        metrics, notes = default_metrics(results.has_cameras, len(results), allow_few, weights)
+        metrics, notes = default_metrics(saved.has_cameras, len(saved), allow_few, weights)
     evaluation = Evaluation(
         metrics,
         device=processes.device,
@@ -243,24 +243,24 @@ def calc(
         allow_few=allow_few,
         workers=options["workers"],
     )
-    evaluation.check_count(len(results))
-    with_depth = depth_adder(depth_model, baseline == "warp" or evaluation.needs("visible"), results, processes.device)
-    mine = results.only(processes.share(list(results.files)))
+    evaluation.check_count(len(saved))
+    with_depth = depth_adder(depth_model, baseline == "warp" or evaluation.needs("visible"), saved, processes.device)
+    mine = saved.only(processes.share(list(saved.files)))
     for views in batches(mine, options, processes.is_main):
         views = with_depth(views)
         evaluation.update(views.with_homography() if baseline == "homography" else views)
     evaluation.gather(processes)
     if processes.is_main:
-        tell(evaluation.compute(results.range_selection, notes), json_file)
+        tell(evaluation.compute(saved.range_selection, notes), json_file)
     processes.close()
 
 
-def tell(report: Report, json_file: Path | None) -> None:
+def tell(table: Table, json_file: Path | None) -> None:
     """Print the table; write it as JSON where asked to."""
-    click.echo(report.to_text())
+    click.echo(table.to_text())
     if json_file is not None:
         with atomic_path(json_file) as temporary:
-            temporary.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n")
+            temporary.write_text(json.dumps(table.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
 @main.command()
@@ -280,7 +280,7 @@ def ref(metrics: list[str], dest: Path, **options: Any) -> None:
     from metrics.detectors import load_detectors
     from metrics.reference import build_reference
 
-    processes, results = start(options)
+    processes, saved = start(options)
     wrong = [name for name in metrics if name not in FEATURE_METRICS or FEATURE_METRICS[name].keeps_features]
     if wrong:
         known = [name for name, metric in FEATURE_METRICS.items() if not metric.keeps_features]
@@ -288,11 +288,11 @@ def ref(metrics: list[str], dest: Path, **options: Any) -> None:
     wanted = {FEATURE_METRICS[name].reference_name: FEATURE_METRICS[name].detector for name in metrics}
     networks = load_detectors(wanted.values(), processes.device, dict(options["weights"]))
     reference = build_reference(
-        ((views.target, views.source) for views in batches(results, options)),
+        ((views.target, views.source) for views in batches(saved, options)),
         {name: networks[detector] for name, detector in wanted.items()},
     )
     reference.save(dest)
-    click.echo(f"{dest}: statistics of {len(results)} images, {', '.join(wanted)}")
+    click.echo(f"{dest}: statistics of {len(saved)} images, {', '.join(wanted)}")
     processes.close()
 
 
@@ -308,37 +308,37 @@ def show(metrics: list[str] | None, count: int, outdir: Path, **options: Any) ->
     from metrics.gallery import samples_sheet, save_gap_plot
     from metrics.runner import Evaluation
 
-    processes, results = start(options)
+    processes, saved = start(options)
     if metrics is None:
-        metrics = [*DEFAULT_IMAGE_METRICS, *(["tsed"] if results.has_cameras else [])]
+        metrics = [*DEFAULT_IMAGE_METRICS, *(["tsed"] if saved.has_cameras else [])]
     unknown = [name for name in metrics if name not in IMAGE_METRICS]
     if unknown:
         raise UserError(f"{', '.join(unknown)} has no number for a single image; known are {', '.join(IMAGE_METRICS)}")
     evaluation = Evaluation(metrics, device=processes.device, workers=options["workers"])
-    for views in batches(results, options):
+    for views in batches(saved, options):
         evaluation.update(views)
-    measured = evaluation.compute().results
+    measured = evaluation.compute().scores
     folder = writable_directory(outdir)
-    save_png(folder / "samples.png", samples_sheet(results, measured, count))
+    save_png(folder / "samples.png", samples_sheet(saved, measured, count))
     click.echo(folder / "samples.png")
-    if results.has_cameras:
-        save_gap_plot(folder / "gaps.png", measured, {seed: results.records[seed].gap for seed in results.files})
+    if saved.has_cameras:
+        save_gap_plot(folder / "gaps.png", measured, {seed: saved.records[seed].gap for seed in saved.files})
         click.echo(folder / "gaps.png")
     else:
         click.echo("no plot against the frame gap: there is no run.json that tells the gaps", err=True)
     processes.close()
 
 
-def start(options: dict[str, Any]) -> tuple[Processes, Results]:
+def start(options: dict[str, Any]) -> tuple[Processes, SavedViews]:
     """This process, and the images that the options choose."""
-    from metrics.results import open_results
+    from metrics.saved import open_results
     from torch_utils.distributed import start_processes
 
     processes = start_processes(options["device"])
     return processes, open_results(options["images"]).choose(options["num"], options["seed"])
 
 
-def depth_adder(name: str | None, needed: bool, results: Results, device: torch.device) -> Callable[[Views], Views]:
+def depth_adder(name: str | None, needed: bool, saved: SavedViews, device: torch.device) -> Callable[[Views], Views]:
     """What adds the warp by depth, and which pixels it shows, to a batch; nothing where nobody needs it."""
     from torch_utils.depth import choose_depth_model
 
@@ -346,7 +346,7 @@ def depth_adder(name: str | None, needed: bool, results: Results, device: torch.
     if not needed:
         return lambda views: views
     if model is None:
-        return lambda views: views.with_depth(results.stored_depth(views))
+        return lambda views: views.with_depth(saved.stored_depth(views))
     return lambda views: views.with_depth(model(views.source.to(device)).cpu())
 
 
@@ -369,13 +369,13 @@ def default_metrics(
     return names, left_out
 
 
-def batches(results: Results, options: dict[str, Any], visible: bool = True) -> Iterable[Views]:
+def batches(saved: SavedViews, options: dict[str, Any], visible: bool = True) -> Iterable[Views]:
     """The images in batches, under a progress bar."""
     from tqdm import tqdm
 
     size = options["batch"]
-    total = -(-len(results) // size)
-    return tqdm(results.batches(size, options["workers"]), total=total, unit="batch", disable=None if visible else True)
+    total = -(-len(saved) // size)
+    return tqdm(saved.batches(size, options["workers"]), total=total, unit="batch", disable=None if visible else True)
 
 
 if __name__ == "__main__":

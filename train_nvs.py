@@ -20,26 +20,6 @@ if TYPE_CHECKING:
 
 RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learning", "Speed", "Reports"
 
-# Options that are constructor arguments of the network under another name, or under their own.
-NETWORK_ARGUMENTS = {
-    "resolution": "img_resolution",
-    "channels": "model_channels",
-    "channel_mult": "channel_mult",
-    "blocks": "num_blocks",
-    "attn_resolutions": "attn_resolutions",
-    "extra_attn": "extra_attn",
-    "channels_per_head": "channels_per_head",
-    "dropout": "dropout",
-    "uncond": "uncond",
-    "sr_training": "super_res",
-    "noisy_sr": "noisy_sr",
-    "no_time_enc": "no_time_enc",
-    "epipolar_attn_bias": "epipolar_attention_bias",
-    "depth_input": "depth_input",
-    "warp_depth_coor": "warp_depth_coor",
-    "plane_sweep": "plane_sweep",
-    "sigma_data": "sigma_data",
-}
 METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 
 
@@ -55,19 +35,25 @@ METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 @option("--depth-model", section=DATA, metavar="NAME|DIR", help="Depth of views: small, base, large, DIR, or file.")
 @option("--single-image-mix", section=DATA, type=float, default=0.0, help="Share of pairs from photographs, [0, 1).")
 @option("--single-image-data", section=DATA, metavar="DIR", default="photos", help="Folder of photographs.")
-@option("--resolution", section=NETWORK, type=int, default=64, help="Side of the images.")
-@option("--channels", section=NETWORK, type=int, default=128, help="Channels of the first level.")
+@option("--resolution", "img_resolution", section=NETWORK, type=int, default=64, help="Side of the images.")
+@option("--channels", "model_channels", section=NETWORK, type=int, default=128, help="Channels of the first level.")
 @option("--channel-mult", section=NETWORK, type=IntList(), default="1,2,3,4", help="Channels of the levels, relative.")
-@option("--blocks", section=NETWORK, type=int, default=3, help="Residual blocks per level.")
+@option("--blocks", "num_blocks", section=NETWORK, type=int, default=3, help="Residual blocks per level.")
 @option("--attn-resolutions", section=NETWORK, type=IntList(), default="16,8", help="Levels with attention.")
 @option("--extra-attn", section=NETWORK, type=int, help="Number of one more block with attention per level.")
 @option("--channels-per-head", section=NETWORK, type=int, help="Width of attention heads.  [default: the published]")
 @option("--dropout", section=NETWORK, type=float, default=0.0, help="Dropout probability.")
 @option("--uncond/--cond", section=NETWORK, default=False, help="Unconditional network, for guidance.")
-@option("--sr-training/--base-training", section=NETWORK, default=False, help="Super-resolution network.")
+@option("--sr-training/--base-training", "super_res", section=NETWORK, default=False, help="Super-resolution network.")
 @option("--noisy-sr", section=NETWORK, type=float, default=0.25, help="Noise on the low-resolution image.")
 @option("--no-time-enc/--time-enc", section=NETWORK, default=False, help="Source features that serve a whole sample.")
-@option("--epipolar-attn-bias/--no-epipolar-attn-bias", section=NETWORK, default=False, help="Bias by epipolar lines.")
+@option(
+    "--epipolar-attn-bias/--no-epipolar-attn-bias",
+    "epipolar_attention_bias",
+    section=NETWORK,
+    default=False,
+    help="Bias by epipolar lines.",
+)
 @option("--depth-input/--no-depth-input", section=NETWORK, default=False, help="Depth of the source view as input.")
 @option("--warp-depth-coor/--no-warp-depth-coor", section=NETWORK, default=False, help="Coordinates moved by depth.")
 @option(
@@ -80,6 +66,7 @@ METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 @option("--ramp-up", section=LEARNING, type=Count(), default="10000000", help="Images of its linear ramp.")
 @option("--P_mean", "P_mean", section=LEARNING, type=float, default=-0.8, help="Mean of ln sigma.")
 @option("--P_std", "P_std", section=LEARNING, type=float, default=1.6, help="Standard deviation of ln sigma.")
+@option("--init", section=LEARNING, metavar="NET", help="Start from the weights of a network, not from random ones.")
 @option("--batch-gpu", section=SPEED, type=Count(), help="Most images of a process at once.  [default: all]")
 @option("--fp16/--no-fp16", section=SPEED, default=True, help="Compute in float16 on CUDA.")
 @option("--bf16/--no-bf16", section=SPEED, default=False, help="Compute in bfloat16, on any device.")
@@ -122,13 +109,17 @@ def main(**options: Any) -> None:
 
 
 def make_config(options: dict[str, Any], device_type: str) -> TrainingConfig:
-    """The run that the options describe: those of the network, the precision, and the fields of `TrainingConfig`."""
-    from training.config import TrainingConfig
+    """The run that the options describe: fields of `NetworkConfig`, the precision, and fields of `TrainingConfig`."""
+    from dataclasses import fields
 
-    fields = {name: value for name, value in options.items() if name not in (*NETWORK_ARGUMENTS, "fp16", "bf16")}
-    network = {argument: options[name] for name, argument in NETWORK_ARGUMENTS.items() if options[name] is not None}
+    from training.config import TrainingConfig
+    from training.network_config import NetworkConfig
+
     precision = choose_precision(options["fp16"], options["bf16"], device_type)
-    return TrainingConfig(network, precision=precision, **fields)
+    names = {field.name for field in fields(NetworkConfig)}
+    network = NetworkConfig(**{name: value for name, value in options.items() if name in names})
+    others = {name: value for name, value in options.items() if name not in (*names, "fp16", "bf16")}
+    return TrainingConfig(network, precision=precision, **others)
 
 
 def describe(config: TrainingConfig, preset: str | None, processes: Processes) -> None:
@@ -183,7 +174,7 @@ def make_evaluate(config: TrainingConfig, sr_model: NVPrecond | None, count: int
             log.warning("no metrics for range %s: %s", selection, error)
             return {}
         evaluation.gather(processes)
-        return {result.name: result.generated for result in evaluation.compute(selection).results}
+        return {score.name: score.generated for score in evaluation.compute(selection).scores}
 
     return evaluate
 

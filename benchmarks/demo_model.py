@@ -78,7 +78,7 @@ def main(num: int, photographs: str | None, **options: Any) -> None:
         obeyed += int((squares[0] < squares[1]).sum())
 
     for name, evaluation in judged.items():
-        numbers = "  ".join(f"{result.name} {result.generated:.3f}" for result in evaluation.compute("").results)
+        numbers = "  ".join(f"{score.name} {score.generated:.3f}" for score in evaluation.compute("").scores)
         click.echo(f"{name:14s}  {numbers}")
     if not network.super_res:
         click.echo(f"the true pose is nearer to the target in {obeyed / num:.1%} of {num} pairs")

@@ -46,11 +46,11 @@ _M_MMAP_THRESHOLD = -3  # mallopt(3)
 
 def build(config: str, device: str) -> NVPrecond:
     torch.manual_seed(0)
-    net = NVPrecond(**CONFIGS[config]).eval().requires_grad_(False).to(device)
+    # Without noise on the low-resolution image: the two paths must see the same.
+    net = NVPrecond(**CONFIGS[config], noisy_sr=0.0).eval().requires_grad_(False).to(device)
     for name, parameter in net.named_parameters():
         if parameter.ndim == 0:  # learned gains start at zero, which would make half of the network silent
             torch.nn.init.constant_(net.get_parameter(name), 0.3)
-    net.noisy_sr = 0.0  # the two paths must see the same
     return net
 
 

@@ -32,6 +32,7 @@ from torch_utils.batches import Batch
 from torch_utils.distributed import start_processes
 from training.config import TrainingConfig
 from training.estimate import estimate
+from training.network_config import NetworkConfig
 from training.training_loop import Trainer, step_batches
 
 _SMALL = {"resolution": 64, "channels": 32, "channels_per_head": 32, "extra_attn": 1}
@@ -61,7 +62,7 @@ def main(preset: str | None, batch: int, precision: str | None, device: str, rou
         side = 2 * network["img_resolution"]
         write_chunks(folder, "train", SyntheticClips("train", 16, frames=16, width=side, height=side))
         plain_config = TrainingConfig(
-            network, folder, batch=batch, ramp_up=0, precision="float16" if cuda else "float32"
+            NetworkConfig(**network), folder, batch=batch, ramp_up=0, precision="float16" if cuda else "float32"
         )
         config = replace(plain_config, precision=precision or ("float16" if cuda else "bfloat16"))
         plain, ours = make_plain(Trainer(plain_config, processes)), Trainer(config, processes)

@@ -16,7 +16,7 @@ from dnnlib.imaging import read_image
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera, View, intrinsics_matrix
 
-_FOCAL = 0.6  # of the shorter side: what single-image training assumes (SPEC section 7)
+_FOCAL = 0.6  # of the shorter side: what single-image training assumes (docs/method.md, section 7.5)
 
 
 @dataclass(frozen=True, eq=False)

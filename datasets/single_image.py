@@ -1,4 +1,4 @@
-"""Single photographs: two virtual turns of the camera make a pair with a known pose (SPEC section 7)."""
+"""Single photographs: two virtual turns of the camera make a pair with a known pose (docs/method.md, section 7.5)."""
 
 from __future__ import annotations
 

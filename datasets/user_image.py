@@ -15,7 +15,8 @@ from dnnlib.imaging import read_image
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera, View
 
-# Of the shorter side, in the middle of the training data: 57.7 pixels of focal length on 64 (SPEC section 2).
+# Of the shorter side, in the middle of the training data: 57.7 pixels of focal length on 64 (docs/method.md,
+# section 2.2).
 DEFAULT_FOV_DEG = 58.0
 _SHORTER_SIDE = 1024  # pixels at most: more than any network reads
 _SMALLEST_SIDE = 8

@@ -86,7 +86,7 @@ def preset_option(
     """``--preset NAME``: its values take the place of the defaults of the options they name, flags included.
 
     So an option that is given beats the preset, wherever it stands, and ``--preset NAME --help`` shows the values. The
-    keys of a preset are parameter names of the command (ValueError if not); the command gets the name as ``preset``.
+    keys of a preset are names of options, with "_" for "-" (else ValueError); the command gets its name as ``preset``.
     """
 
     def fill_defaults(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
@@ -94,10 +94,12 @@ def preset_option(
             return None
         if name not in presets:
             raise UserError(f"there is no preset {name!r}; known are {', '.join(presets) or 'none yet'}")
-        unknown = set(presets[name]) - {parameter.name for parameter in ctx.command.params}
+        parameters = {_key(text): parameter.name for parameter in ctx.command.params for text in parameter.opts}
+        unknown = set(presets[name]) - set(parameters)
         if unknown:
             raise ValueError(f"preset {name!r} names what is no option of {ctx.command.name}: {sorted(unknown)}")
-        ctx.default_map = {**(ctx.default_map or {}), **presets[name]}
+        values = {parameters[key]: value for key, value in presets[name].items()}
+        ctx.default_map = {**(ctx.default_map or {}), **values}
         return name
 
     return option(
@@ -108,6 +110,11 @@ def preset_option(
         callback=fill_defaults,
         help=f"Values for many options at once: {', '.join(presets) or 'none yet'}. Options given beside it win.",
     )
+
+
+def _key(text: str) -> str:
+    """``--epipolar-attn-bias`` as a preset writes it."""
+    return text.lstrip("-").replace("-", "_")
 
 
 class Command(click.Command):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# The published ranges of |i - j| between the two frames of a pair (SPEC section 2).
+# The published ranges of |i - j| between the two frames of a pair (docs/method.md, section 2.4).
 _NAMED_RANGES = {"mid": (30, 60), "long": (60, 120)}
 _COUNT_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _MAX_SEEDS = 1 << 24  # a longer list is a slip of the pen, and would fill the memory
@@ -83,6 +83,12 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """To sort names by: digits count as the number they are, so that img2 comes before img10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]
 
 
 def format_bytes(count: float) -> str:

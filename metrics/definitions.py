@@ -15,12 +15,12 @@ import torch
 
 from dnnlib import UserError
 from metrics.detectors import Detector
-from metrics.frechet import Moments, frechet_infinity, moments_distance
+from metrics.frechet import Moments, frechet_infinity, moments_distance, moments_of
 from metrics.geometry import MIN_MATCHES, THRESHOLD_PX, THRESHOLD_SIDE, median_epipolar_distance
 from metrics.image import psnr, ssim
 from metrics.kid import kernel_distance
 from metrics.lpips import LPIPS
-from metrics.views import COPY_SOURCE, GENERATED, TARGET, WARP, Values, Views
+from metrics.views import COPY_SOURCE, GENERATED, TARGET, Values, Views
 from torch_utils.matching import Keypoints, sift
 
 T = TypeVar("T")
@@ -63,32 +63,83 @@ Accumulator = ByIndex[float] | ByIndex[np.ndarray] | Moments
 
 
 @dataclass(frozen=True)
-class Result:
+class Number:
+    """A number of the table, and how sure it is.
+
+    Attributes:
+        value: NaN where no image has a finite number.
+        standard_error: None where it is not known.
+        interval: the ends of a bootstrap interval of 95 %, see `FeatureMetric`; None without.
+    """
+
+    value: float
+    standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Score:
     """One line of the table.
 
     Attributes:
         name: of the metric. higher_is_better: which way is good.
-        generated: the number of the generated images; NaN where none has one.
-        copy_source: what copying the source view would have got; None without source views.
-        target: what the true targets get, where that is no constant; else None.
-        images: how many images have a number.
+        numbers: by role: of the generated images; what copying the source view would have got; what moving it by its
+            depth would have got; what the true targets get, where that is no constant.
+        images: how many generated images have a number.
         per_image: of each generated image that has one, by index; empty for a feature metric.
         per_image_name, per_image_higher_is_better: what that number is, and which way is good.
         note: what to know when reading the line, or "".
-        warp: what moving the source view by its depth would have got; None without depth.
     """
 
     name: str
     higher_is_better: bool
-    generated: float
-    copy_source: float | None
-    target: float | None
+    numbers: Mapping[str, Number]
     images: int
     per_image: Mapping[int, float] = field(default_factory=dict)
     per_image_name: str = ""
     per_image_higher_is_better: bool = False
     note: str = ""
-    warp: float | None = None
+
+    def value(self, role: str) -> float | None:
+        """None where the role was not judged."""
+        return self.numbers[role].value if role in self.numbers else None
+
+    @property
+    def generated(self) -> float:
+        """The number of the generated images; NaN where none has one."""
+        return self.numbers[GENERATED].value
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the numbers of images come to: the number in the table, how many images it is of, and a remark, or ""."""
+
+    number: Number
+    images: int
+    note: str = ""
+
+
+def mean_summary(values: np.ndarray) -> Summary:
+    """Mean and its standard error, of the finite ones: equal images have an infinite PSNR, which would be the mean."""
+    finite = values[np.isfinite(values)]
+    left_out = len(values) - len(finite)
+    note = f"{left_out} of {len(values)} equal their target, which has no finite number, and are left out" * bool(
+        left_out
+    )
+    if not len(finite):
+        return Summary(Number(float("nan")), 0, note)
+    error = float(finite.std(ddof=1) / np.sqrt(len(finite))) if len(finite) > 1 else None
+    return Summary(Number(float(finite.mean()), error), len(finite), note)
+
+
+def share_summary(distances: np.ndarray) -> Summary:
+    """TSED from median epipolar distances, infinite where there are too few matches to tell."""
+    consistent, untold = int((distances < THRESHOLD_PX).sum()), int(np.isinf(distances).sum())
+    share = consistent / len(distances) if len(distances) else float("nan")
+    error = float(np.sqrt(share * (1 - share) / len(distances))) if len(distances) else None
+    wrong = len(distances) - consistent - untold
+    note = f"{consistent} fit their poses, {wrong} do not, {untold} have too few matches to tell"
+    return Summary(Number(share, error), len(distances), note)
 
 
 @dataclass(frozen=True)
@@ -98,8 +149,8 @@ class ImageMetric:
     Attributes:
         numbers: of the candidates of a batch, [N] by role; NaN where an image has none.
         needs: the attributes of `Views` that must be there, with words for each.
-        summary: numbers [N], none of them NaN, to the one in the table.
-        per_image_name, per_image_higher_is_better: as in `Result`.
+        summary: of numbers [N], none of them NaN.
+        per_image_name, per_image_higher_is_better: as in `Score`.
     """
 
     name: str
@@ -108,7 +159,7 @@ class ImageMetric:
     per_image_name: str
     per_image_higher_is_better: bool
     needs: Mapping[str, str] = field(default_factory=dict)
-    summary: Callable[[np.ndarray], float] = np.mean
+    summary: Callable[[np.ndarray], Summary] = mean_summary
     note: str = ""
 
     def accumulator(self) -> ByIndex[float]:
@@ -124,28 +175,23 @@ class ImageMetric:
     def add(self, accumulator: ByIndex[float], indices: Sequence[int], values: torch.Tensor) -> None:
         accumulator.update(indices, values.tolist())
 
-    def compute(self, accumulators: Mapping[str, ByIndex[float]]) -> Result:
+    def compute(self, accumulators: Mapping[str, ByIndex[float]]) -> Score:
         numbers = {
             role: {index: value for index, value in by_index.ordered().items() if not np.isnan(value)}
             for role, by_index in accumulators.items()
         }
-        table = {role: self._summary(list(per_image.values())) for role, per_image in numbers.items()}
-        return Result(
+        found = {role: self.summary(np.array(list(per_image.values()))) for role, per_image in numbers.items()}
+        remarks = [f"{role.replace('_', ' ')}: {summary.note}" for role, summary in found.items() if summary.note]
+        return Score(
             self.name,
             self.higher_is_better,
-            table[GENERATED],
-            table.get(COPY_SOURCE),
-            table.get(TARGET),
-            len(numbers[GENERATED]),
+            {role: summary.number for role, summary in found.items()},
+            found[GENERATED].images,
             numbers[GENERATED],
             self.per_image_name,
             self.per_image_higher_is_better,
-            self.note,
-            table.get(WARP),
+            "; ".join([*([self.note] if self.note else []), *remarks]),
         )
-
-    def _summary(self, numbers: list[float]) -> float:
-        return float(self.summary(np.array(numbers))) if numbers else float("nan")
 
 
 @dataclass(frozen=True)
@@ -158,6 +204,8 @@ class FeatureMetric:
         biased: the distance is too large by about 1/N of the images: below D of them it says little.
         reference: moments in place of the targets'.
         allow_few: compute it all the same, and note it.
+        bootstrap: so many resamples of the pairs tell a standard error and an interval of 95 %; 0: none. The interval
+            is the basic one, which reflects the resamples about the distance: doubled images bias them upwards.
     """
 
     name: str
@@ -168,6 +216,7 @@ class FeatureMetric:
     biased: bool = True
     reference: Moments | None = None
     allow_few: bool = False
+    bootstrap: int = 0
 
     @property
     def reference_name(self) -> str:
@@ -175,7 +224,7 @@ class FeatureMetric:
         return f"joint_{self.detector}" if self.joint else self.detector
 
     def accumulator(self) -> Accumulator:
-        return ByIndex() if self.keeps_features else Moments()
+        return ByIndex() if self.keeps_features or self.bootstrap else Moments()
 
     def measure(self, views: Views, tools: Tools) -> Values:
         if self.joint and views.source is None:
@@ -208,15 +257,29 @@ class FeatureMetric:
             )
         return f"{reason}: biased upwards, comparable only at the same number of images"
 
-    def compute(self, accumulators: Mapping[str, Accumulator]) -> Result:
+    def compute(self, accumulators: Mapping[str, Accumulator]) -> Score:
         held = {role: _held(accumulator) for role, accumulator in accumulators.items()}
-        target = held[TARGET] if self.reference is None else self.reference
+        target = held.pop(TARGET) if self.reference is None else self.reference
         count, width = _shape(held[GENERATED])
         note = self.check_count(count, width // 2 if self.joint else width)
-        generated, copy_source, warp = (
-            self.distance(held[role], target) if role in held else None for role in (GENERATED, COPY_SOURCE, WARP)
+        numbers = {role: self._number(candidates, target) for role, candidates in held.items()}
+        return Score(self.name, False, numbers, count, note=note)
+
+    def _number(self, candidates: Moments | np.ndarray, target: Moments | np.ndarray) -> Number:
+        if not self.bootstrap:
+            return Number(self.distance(candidates, target))
+        from scipy.stats import bootstrap
+
+        def of(rows: np.ndarray) -> float:
+            pair = [given if isinstance(given, Moments) else given[rows] for given in (candidates, target)]
+            return self.distance(*(pair if self.keeps_features else map(moments_of, pair)))
+
+        every = np.arange(len(candidates))
+        found = bootstrap(
+            (every,), of, n_resamples=self.bootstrap, vectorized=False, method="basic", rng=np.random.default_rng(0)
         )
-        return Result(self.name, False, generated, copy_source, None, count, note=note, warp=warp)
+        ends = found.confidence_interval
+        return Number(of(every), float(found.standard_error), (float(ends.low), float(ends.high)))
 
 
 def _held(accumulator: Accumulator) -> Moments | np.ndarray:
@@ -257,10 +320,6 @@ def _epipolar_distances(views: Views, tools: Tools) -> Values:
     return {role: distances(source if role == COPY_SOURCE else points(of)) for role, of in images.items()}
 
 
-def _share_consistent(distances: np.ndarray) -> float:
-    return float(np.mean(distances < THRESHOLD_PX))
-
-
 _CAMERAS = {"source": "source views", "cameras": "the cameras of the pairs (run.json of generate_images)"}
 _VISIBLE = {"visible": "to know which pixels the source view sees (--depth-model)"}
 
@@ -294,7 +353,7 @@ IMAGE_METRICS: Mapping[str, ImageMetric] = {
             f"epipolar distance, px at {THRESHOLD_SIDE}",
             False,
             _CAMERAS,
-            _share_consistent,
+            share_summary,
             note=f"share of pairs with {MIN_MATCHES} matches or more whose median epipolar distance is below "
             f"{THRESHOLD_PX:g} px at {THRESHOLD_SIDE}",
         ),

@@ -122,12 +122,15 @@ def frechet_infinity(generated: ArrayLike, target: ArrayLike | Moments, seed: in
     distances = []
     for size in sizes:
         rows = rng.permutation(count)[:size]
-        distances.append(moments_distance(_moments(generated[rows]), fixed or _moments(target[rows])))
+        distances.append(moments_distance(moments_of(generated[rows]), fixed or moments_of(target[rows])))
     _, intercept = np.polyfit(1 / sizes, distances, 1)
     return float(intercept)
 
 
-def _moments(features: np.ndarray) -> Moments:
+def moments_of(features: ArrayLike | Moments) -> Moments:
+    """Of feature vectors [N, D]; moments stay what they are."""
+    if isinstance(features, Moments):
+        return features
     moments = Moments()
     moments.update(features)
     return moments

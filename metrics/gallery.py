@@ -11,8 +11,8 @@ import numpy as np
 from dnnlib import UserError
 from dnnlib.imaging import contact_sheet
 from dnnlib.util import atomic_path
-from metrics.definitions import Result
-from metrics.results import Results
+from metrics.definitions import Score
+from metrics.saved import SavedViews
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,10 +22,10 @@ _SHOWN = {"src": "source", "sample": "sample", "tgt": "target"}
 _GROUP_SIZE, _MOST_GROUPS = 8, 12  # images in a group for the mean at a gap, as long as there are not too many groups
 
 
-def extremes(result: Result, count: int = 1) -> dict[str, list[int]]:
+def extremes(score: Score, count: int = 1) -> dict[str, list[int]]:
     """Indices of the `count` worst, most ordinary and best images, each from worse to better. An image comes once."""
-    ranked = sorted(result.per_image, key=lambda index: (result.per_image[index], index))
-    if not result.per_image_higher_is_better:
+    ranked = sorted(score.per_image, key=lambda index: (score.per_image[index], index))
+    if not score.per_image_higher_is_better:
         ranked.reverse()
     count = min(count, max(len(ranked) // len(_PLACES), 1))
     middle = (len(ranked) - count) // 2
@@ -33,21 +33,21 @@ def extremes(result: Result, count: int = 1) -> dict[str, list[int]]:
     return dict(zip(_PLACES, chosen, strict=True))
 
 
-def samples_sheet(results: Results, measured: Sequence[Result], count: int = 1) -> Image.Image:
+def samples_sheet(saved: SavedViews, measured: Sequence[Score], count: int = 1) -> Image.Image:
     """Source, sample and target of the extremes of every metric, labelled with metric, number, seed and gap."""
     rows, labels = [], []
-    for result in measured:
-        for place, indices in extremes(result, count).items():
+    for score in measured:
+        for place, indices in extremes(score, count).items():
             for index in indices:
-                rows.append([results.archive.image(results.files[index][role]) for role in _SHOWN])
-                gap = f" · gap {results.records[index].gap}" if index in results.records else ""
+                rows.append([saved.archive.image(saved.files[index][role]) for role in _SHOWN])
+                gap = f" · gap {saved.records[index].gap}" if index in saved.records else ""
                 labels.append(
-                    f"{place} {result.name}\n{result.per_image_name}: {result.per_image[index]:.4g}\nseed {index}{gap}"
+                    f"{place} {score.name}\n{score.per_image_name}: {score.per_image[index]:.4g}\nseed {index}{gap}"
                 )
     return contact_sheet(rows, list(_SHOWN.values()), labels)
 
 
-def save_gap_plot(path: Path, measured: Sequence[Result], gaps: Mapping[int, int]) -> None:
+def save_gap_plot(path: Path, measured: Sequence[Score], gaps: Mapping[int, int]) -> None:
     """A PNG file: for every metric, each image's number over the distance of its frames, and means of groups of gaps.
 
     Numbers that are not finite are left out. Raises UserError where matplotlib is missing.
@@ -59,15 +59,15 @@ def save_gap_plot(path: Path, measured: Sequence[Result], gaps: Mapping[int, int
         raise UserError("the plot against the gap needs a package: pip install matplotlib") from None
     figure = Figure(figsize=(4.5 * len(measured), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, result in zip(np.atleast_1d(figure.subplots(1, len(measured))), measured, strict=True):
-        indices = [index for index, value in result.per_image.items() if index in gaps and np.isfinite(value)]
-        left_out = len(result.per_image) - len(indices)
+    for axes, score in zip(np.atleast_1d(figure.subplots(1, len(measured))), measured, strict=True):
+        indices = [index for index, value in score.per_image.items() if index in gaps and np.isfinite(value)]
+        left_out = len(score.per_image) - len(indices)
         x = np.array([gaps[index] for index in indices], dtype=float)
-        y = np.array([result.per_image[index] for index in indices])
+        y = np.array([score.per_image[index] for index in indices])
         axes.plot(x, y, ".", color="0.75", label="an image")
         axes.plot(*group_means(x, y), "o-", color="tab:blue", label="mean")
         axes.set_title(
-            f"{result.per_image_name} ({'higher' if result.per_image_higher_is_better else 'lower'} is better)"
+            f"{score.per_image_name} ({'higher' if score.per_image_higher_is_better else 'lower'} is better)"
         )
         axes.set_xlabel("frame gap" + (f" ({left_out} images have no finite number)" if left_out else ""))
         axes.spines[["top", "right"]].set_visible(False)

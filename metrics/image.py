@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from dnnlib import UserError
-from torch_utils.cameras import pixels_to_uint8
 
 Images = torch.Tensor | np.ndarray
 
-_FLOAT_LIMIT = 2.0  # samples overshoot [-1, 1] a little; more than this are 8-bit values in floats
+_OVERSHOOT = 0.2  # of the range, on each side: samples and resized images overshoot a little
+_UNIT_RANGES = 2  # [0, 1] and [-1, 1] are no longer than this
 
 # SSIM, Wang et al. 2004, section III.C
 _SSIM_SIGMA = 1.5
@@ -22,12 +22,16 @@ _SSIM_WINDOW = 11
 _SSIM_C1, _SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
-def as_uint8(images: Images) -> torch.Tensor:
-    """A batch of RGB images in any usual form as uint8 [N, 3, H, W] on the CPU.
+def as_uint8(images: Images, value_range: tuple[float, float] | None = None) -> torch.Tensor:
+    """RGB images in any usual form as uint8 [N, 3, H, W] on the CPU.
 
-    Args: uint8, or floating point in [-1, 1] (converted by clip(127.5 x + 128), truncated, as samples are saved);
-    tensor or array [N, 3, H, W] or [N, H, W, 3]. Where both fit, tensors are read as the first, arrays as the second.
-    Raises UserError for anything else, and for numbers that are not finite.
+    Args:
+        images: uint8, or floating point (rounded, as samples are saved); tensor or array [N, 3, H, W] or [N, H, W, 3].
+            Where both fit, tensors are read as the first, arrays as the second.
+        value_range: black and white of floating-point images, such as (0, 1), (-1, 1) or (0, 255). None is (-1, 1), the
+            range of the networks, where negative numbers show that it is meant.
+    Raises UserError for anything else: for numbers that are not finite or do not fit the range, and where it is
+    not given and cannot be told.
     """
     channels_first = isinstance(images, torch.Tensor)
     tensor = torch.as_tensor(images).detach().cpu()
@@ -38,14 +42,38 @@ def as_uint8(images: Images) -> torch.Tensor:
     if tensor.dtype == torch.uint8:
         return tensor
     if not tensor.is_floating_point():
-        raise UserError(f"images are uint8, or floating point in [-1, 1], not {tensor.dtype}")
+        raise UserError(f"images are uint8, or floating point with a value_range, not {tensor.dtype}")
     if not bool(torch.isfinite(tensor).all()):
         raise UserError("images have numbers that are not finite")
-    if len(tensor) and float(tensor.abs().max()) > _FLOAT_LIMIT:
+    if not tensor.numel():
+        return tensor.to(torch.uint8)
+    low, high = _value_range(tensor, value_range)
+    return ((tensor.double() - low) * (255 / (high - low)) + 0.5).clip(0, 255).to(torch.uint8)
+
+
+def _value_range(images: torch.Tensor, value_range: tuple[float, float] | None) -> tuple[float, float]:
+    """Black and white of floating-point images. Raises UserError where they do not fit, or cannot be told."""
+    darkest, brightest = float(images.min()), float(images.max())
+    low, high = value_range or (-1.0, 1.0)
+    if not low < high:
+        raise UserError(f"value_range is black and white, such as (0, 1), not {value_range}")
+    if min(darkest - low, high - brightest) < -_OVERSHOOT * (high - low):
         raise UserError(
-            f"floating-point images are in [-1, 1], not up to {float(tensor.abs().max()):g}: convert them to uint8"
+            f"floating-point images from {darkest:g} to {brightest:g} do not fit the range {low:g} to {high:g}: "
+            "give their value_range, or convert them to uint8"
         )
-    return pixels_to_uint8(tensor)
+    if value_range is None and darkest >= 0:
+        raise UserError(
+            f"floating-point images from {darkest:g} to {brightest:g} may be meant from 0 to 1 or from -1 to 1: "
+            "give value_range=(0, 1) or value_range=(-1, 1)"
+        )
+    steps = darkest >= 0 and brightest <= 1 and high - low > _UNIT_RANGES
+    if steps and not bool((images == images.round()).all()):
+        raise UserError(
+            f"floating-point images from {darkest:g} to {brightest:g} are all but black in the range {low:g} to "
+            f"{high:g}: give value_range=(0, 1) if they are meant so"
+        )
+    return low, high
 
 
 def psnr(images: torch.Tensor, target: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dnnlib import UserError
 from metrics.definitions import FEATURE_METRICS, IMAGE_METRICS, Accumulator, FeatureMetric, ImageMetric, Tools
 from metrics.detectors import load_detectors
-from metrics.image import Images, as_uint8
+from metrics.image import Images, as_uint8, image_size
 from metrics.kid import kernel_distance
 from metrics.lpips import BACKBONES, load_lpips, lpips_info
 from metrics.reference import Reference
-from metrics.report import Report
+from metrics.table import Table
 from metrics.views import Views
 from torch_utils.cameras import Camera
 from torch_utils.distributed import Processes
@@ -42,7 +43,7 @@ class Evaluation:
     """Metrics over batches of images, in one pass: `update` for each batch, `compute` at the end.
 
     Several processes each see some of the batches; then `merge` takes the `state` of the others. Every image counts
-    once: an index that comes again is an error. Results depend neither on the batches nor on the order they come in
+    once: an index that comes again is an error. SavedViews depend neither on the batches nor on the order they come in
     (Fréchet distances up to the rounding of their float64 sums).
     """
 
@@ -55,6 +56,7 @@ class Evaluation:
         reference: Reference | None = None,
         allow_few: bool = False,
         workers: int = 0,
+        bootstrap: int = 0,
     ) -> None:
         """Load what the metrics need.
 
@@ -65,6 +67,7 @@ class Evaluation:
                 metric, a safetensors file.
             reference: statistics that Fréchet distances compare with, in place of the targets'.
             allow_few: compute Fréchet distances of fewer images than features all the same, and note it.
+            bootstrap: resamples that tell how sure distances between sets are; 0: none. Features are kept then.
             workers: processes for the work that no network does (SIFT); 0: none but this one.
 
         Raises UserError for an unknown metric, a missing package or file, a reference that does not fit.
@@ -80,7 +83,7 @@ class Evaluation:
                 moments = reference and reference.moments_for(metric.reference_name, detectors[metric.detector].info)
                 if moments and metric.distance is kernel_distance:
                     raise UserError(f"{name} needs all features of the targets, a reference holds none; leave it out")
-                self.metrics[name] = replace(metric, reference=moments, allow_few=allow_few)
+                self.metrics[name] = replace(metric, reference=moments, allow_few=allow_few, bootstrap=bootstrap)
         self._tools = Tools(torch.device(device), detectors, lpips, _process_map(workers) if workers else map)
         self._accumulators: dict[str, dict[str, Accumulator]] = {name: {} for name in self.metrics}
         self._indices: set[int] = set()
@@ -124,13 +127,13 @@ class Evaluation:
             if rank != processes.rank:
                 self.merge(state)
 
-    def compute(self, range_selection: str = "", notes: Sequence[str] = ()) -> Report:
+    def compute(self, range_selection: str = "", notes: Sequence[str] = ()) -> Table:
         """The numbers of all images so far. Raises UserError where they are too few."""
         self.check_count(len(self._indices))
         assert self._size is not None
         results = [metric.compute(self._accumulators[name]) for name, metric in self.metrics.items()]
         detectors = [*self._lpips_infos, *(detector.info for detector in self._tools.detectors.values())]
-        return Report(results, sorted(self._indices), self._size, detectors, range_selection, notes)
+        return Table(results, sorted(self._indices), self._size, detectors, range_selection, notes)
 
     def _accumulator(self, name: str, role: str) -> Accumulator:
         by_role = self._accumulators[name]
@@ -159,32 +162,40 @@ def compute_metrics(
     device: torch.device | str = "cpu",
     weights: Mapping[str, str | Path] | None = None,
     allow_few: bool = False,
+    value_range: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """Metrics of generated images against the true targets.
 
     Args:
-        generated, target, source: images in any form that `as_uint8` takes, or iterables of batches of them, which are
-            read once and need not fit into memory. Source views are needed by `tsed` and the joint metrics alone.
+        generated, target, source: images in any form that `as_uint8` takes, one image [3, H, W] or [H, W, 3] or of
+            Pillow, or iterables of such images or batches, which are read once and need not fit into memory. Source
+            views are needed by `tsed` and the joint metrics alone.
         metrics: names, see `METRICS`.
         cameras: (source, target) of every pair, at the images' size, for `tsed`.
         device, weights, allow_few: see `Evaluation`.
+        value_range: black and white of floating-point images, such as (0, 1); see `as_uint8`.
 
-    Returns: one number per metric. `Evaluation` gives baselines, numbers of single images, visible and disoccluded
+    Returns: one number per metric; NaN where no image has a finite one, as the PSNR of equal images is not.
+    `Evaluation` gives baselines, numbers of single images, visible and disoccluded
     PSNR, and works on several processes.
     Raises UserError where sizes or numbers of images do not fit, or numbers are not finite.
     """
     evaluation = Evaluation(metrics, device=device, weights=weights, allow_few=allow_few)
-    streams = [_batches(images) for images in (generated, target, source) if images is not None]
+    roles = {"generated": generated, "target": target, "source": source}
+    streams = {role: _pictures(images, value_range) for role, images in roles.items() if images is not None}
     count = 0
-    for batches in zip_longest(*streams):
-        if any(batch is None for batch in batches):
-            raise UserError("generated, target and source images differ in number")
-        images = [as_uint8(batch) for batch in batches]
+    while batch := {role: list(islice(pictures, _CHUNK)) for role, pictures in streams.items()}:
+        if len({len(pictures) for pictures in batch.values()}) > 1:
+            found = " and ".join(_described(pictures) for pictures in batch.values())
+            raise UserError(f"{', '.join(batch)} images differ in number: from image {count} on, {found}")
+        if not batch["target"]:
+            break
+        images = [_stacked(pictures) for pictures in batch.values()]
         end = count + len(images[0])
         chosen = None if cameras is None else cameras[count:end]
         evaluation.update(Views(range(count, end), *images, cameras=chosen, baseline=False))
         count = end
-    return {result.name: result.generated for result in evaluation.compute().results}
+    return {score.name: score.generated for score in evaluation.compute().scores}
 
 
 def _metric(name: str) -> ImageMetric | FeatureMetric:
@@ -199,8 +210,28 @@ def _process_map(workers: int) -> Callable[[Callable[..., Any], Iterable[Any]], 
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn")).map
 
 
-def _batches(images: Images | Iterable[Images]) -> Iterator[Images]:
-    """Images that come at once, in parts; batches as they come."""
-    if hasattr(images, "shape"):
-        return (images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK))
-    return iter(images)
+def _pictures(images: Images | Iterable[Images], value_range: tuple[float, float] | None) -> Iterator[torch.Tensor]:
+    """One image, a batch, or an iterable of either, as images, uint8 [3, H, W]."""
+    if not hasattr(images, "shape") and not hasattr(images, "convert"):
+        if isinstance(images, str | bytes):
+            raise UserError(f"images are arrays, tensors or images of Pillow, not {images!r}: read the files first")
+        for item in images:
+            yield from _pictures(item, value_range)
+        return
+    if hasattr(images, "convert"):  # of Pillow
+        images = np.array(images.convert("RGB"))
+    batch = images[None] if images.ndim == 3 else images
+    for start in range(0, max(len(batch), 1), _CHUNK):
+        yield from as_uint8(batch[start : start + _CHUNK], value_range)
+
+
+def _stacked(pictures: Sequence[torch.Tensor]) -> torch.Tensor:
+    sizes = dict.fromkeys(image_size(picture) for picture in pictures)
+    if len(sizes) > 1:
+        raise UserError(f"images of {' and of '.join(sizes)} pixels: all must have one size")
+    return torch.stack(list(pictures))
+
+
+def _described(pictures: Sequence[torch.Tensor]) -> str:
+    sizes = " and ".join(dict.fromkeys(image_size(picture) for picture in pictures))
+    return f"{len(pictures)} of {sizes} pixels" if pictures else "none"

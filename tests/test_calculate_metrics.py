@@ -55,7 +55,7 @@ def test_calc_needs_nothing_but_the_images(run: Path, pairs: list[Pair], tmp_pat
     """The numbers of the saved 8-bit images are those of the images; baseline, pairs and networks are named."""
     result = call("calc", f"--images={run}", f"--json={tmp_path / 'table.json'}", "--batch=4", *COMMON)
     assert result.exit_code == 0, result.output
-    assert re.search(r"psnr ↑ +\d+\.\d\d +\d+\.\d\d +– +6\n", result.stdout)
+    assert re.search(r"psnr ↑ +\d+\.\d\d ± \d\.\d\d +\d+\.\d\d ± \d\.\d\d +– +6\n", result.stdout)
     for fact in ("images: 6 of 64x64 pixels", "range: 5-15", "seeds: 0-5", "lpips (v0.1, AlexNet)", "SHA-256 ac3e78f"):
         assert fact in result.stdout
     assert "left out: fd_efficientnet" in result.stdout

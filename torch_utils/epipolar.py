@@ -28,7 +28,7 @@ def fundamental_matrix(pose: torch.Tensor, k_source: torch.Tensor, k_target: tor
 
 
 def nudge_translation(pose: torch.Tensor) -> torch.Tensor:
-    """The pose with a tiny translation where it has none, so that epipolar lines exist (SPEC section 5).
+    """The pose with a tiny translation where it has none, so that epipolar lines exist (docs/method.md, section 5.4).
 
     A zero x or y becomes 1e-5, then |z| <= 1e-5 becomes 0.1 sqrt(x^2 + y^2). The published code draws signs and sizes
     at random; fixed ones make a result a function of its inputs.

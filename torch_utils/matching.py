@@ -9,6 +9,7 @@ import torch
 
 from torch_utils.cameras import Camera, relative_pose
 from torch_utils.epipolar import fundamental_matrix
+from torch_utils.warping import same_place
 
 _MAX_RATIO = 0.8  # Lowe 2004, section 7.1: distance of the best match to that of the second best
 # From scikit-image's positions to pixels: it doubles the image about pixel centres, but halves the positions found in
@@ -57,7 +58,7 @@ def symmetric_epipolar_distance(
     """
     pose = relative_pose(source, target)
     p_src, p_tgt = (torch.from_numpy(_homogeneous(points)) for points in (source_px, target_px))
-    if float(pose[:3, 3].norm()) == 0:
+    if same_place(source, target):
         homography = source.intrinsics @ pose[:3, :3] @ torch.linalg.inv(target.intrinsics)
         forward, backward = _apply(homography, p_tgt) - p_src, _apply(torch.linalg.inv(homography), p_src) - p_tgt
         return ((forward.norm(dim=1) + backward.norm(dim=1)) / 2).numpy()
@@ -65,6 +66,25 @@ def symmetric_epipolar_distance(
     lines_src, lines_tgt = p_tgt @ f.mT, p_src @ f
     residual = (lines_src * p_src).sum(dim=1).abs()
     return ((residual / lines_src[:, :2].norm(dim=1) + residual / lines_tgt[:, :2].norm(dim=1)) / 2).numpy()
+
+
+def triangulate(
+    source_px: np.ndarray, target_px: np.ndarray, source: Camera, target: Camera
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where matched points [M, 2] of two views are: z-depth in the source view, and parallax in degrees, float64 [M].
+
+    The point is where the ray of the source comes nearest to that of the target. Depth is in the unit of the
+    extrinsics, and not positive where rays part; it is the worse known the smaller the parallax.
+    """
+    (origin, ray), (other, ray_tgt) = (
+        camera.rays(torch.from_numpy(points)) for camera, points in ((source, source_px), (target, target_px))
+    )
+    between = other - origin
+    cosine = (ray * ray_tgt).sum(dim=1)
+    along, along_tgt = (ray * between).sum(dim=1), (ray_tgt * between).sum(dim=1)
+    distance = (along - cosine * along_tgt) / (1 - cosine**2).clamp_min(1e-15)
+    depth = distance * (ray @ source.rotation[2])
+    return depth.numpy(), torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))).numpy()
 
 
 def _homogeneous(points: np.ndarray) -> np.ndarray:

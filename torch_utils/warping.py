@@ -14,6 +14,7 @@ Angle = float | torch.Tensor
 
 _PARTS = 4  # of a pixel along each axis when it moves by its depth: surfaces stay closed up to so many times their size
 _SAME_PLACE = 1e-6  # in the unit of the extrinsics
+_ROUNDING = 2e-6  # relative, of poses in float32 or with six digits
 _SAME_SURFACE = 0.05  # relative difference of two depths up to which they belong to one surface
 
 
@@ -36,7 +37,7 @@ def _rotation(axis: int, degrees: Angle) -> torch.Tensor:
 def rotation_homography(intrinsics: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
     """H = K R K^-1 [..., 3, 3]: where a pixel goes when the camera turns on the spot.
 
-    The rotation is world-to-new-camera, the old camera's being 1 (SPEC section 7).
+    The rotation is world-to-new-camera, the old camera's being 1 (docs/method.md, section 7.5).
     """
     return intrinsics @ rotation @ torch.linalg.inv(intrinsics)
 
@@ -44,7 +45,7 @@ def rotation_homography(intrinsics: torch.Tensor, rotation: torch.Tensor) -> tor
 def warp_homography(
     image: torch.Tensor, homography: torch.Tensor, box: tuple[int, int, int, int] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The new view: at p it is the image at H^-1 p, bilinear, zero outside (SPEC section 7).
+    """The new view: at p it is the image at H^-1 p, bilinear, zero outside (docs/method.md, section 7.5).
 
     Args:
         image: floating point [C, H, W].
@@ -71,8 +72,12 @@ def warp_homography(
 
 
 def same_place(first: Camera, second: Camera) -> bool:
-    """Whether two cameras stand in one place, so that a homography takes the picture of one to that of the other."""
-    return float(relative_pose(first, second)[:3, 3].norm()) <= _SAME_PLACE
+    """Whether two cameras stand in one place, so that a homography takes the picture of one to that of the other.
+
+    A difference that the rounding of their numbers explains is none; it grows with the distance from the origin.
+    """
+    away = float(first.translation.norm() + second.translation.norm())
+    return float(relative_pose(first, second)[:3, 3].norm()) <= _SAME_PLACE + _ROUNDING * away
 
 
 def turned_view(view: View, camera: Camera) -> tuple[torch.Tensor, torch.Tensor]:

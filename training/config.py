@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dnnlib.util import UserError
+from training.network_config import NetworkConfig
 
 if TYPE_CHECKING:
     from training.loss import NVLoss
@@ -28,7 +29,7 @@ class TrainingConfig:
     """A training run. Amounts are counted in images seen.
 
     Attributes:
-        network: constructor arguments of `NVPrecond`.
+        network: what is trained.
         data, single_image_data: folders of clips and of photographs.
         range_selection: which frames make a pair, see `datasets.realestate10k`.
         depth_model: where the depth of source views comes from, for a network that needs it: see `torch_utils.depth`.
@@ -37,6 +38,7 @@ class TrainingConfig:
         batch_gpu: most images of one process to compute at once; None: all of its share.
         lr, decay, ramp_up: see `schedule.learning_rate`; decay in batches, ramp_up in images.
         P_mean, P_std: the noise levels of `NVLoss`.
+        init: network (file, address or name) whose weights a new run starts from; None: from random ones.
         precision: dtype of the U-Nets' activations; weights, gradients and sums stay float32.
         loss_scaling: constant factor on the loss, taken out of the gradient, for float16.
         ema_stds: relative standard deviations of the power-function averages.
@@ -46,7 +48,7 @@ class TrainingConfig:
         status, snapshot, checkpoint, samples, metrics: every how many images; None is never.
     """
 
-    network: Mapping[str, Any]
+    network: NetworkConfig
     data: str = "data"
     single_image_data: str = "photos"
     range_selection: str | None = None
@@ -60,6 +62,7 @@ class TrainingConfig:
     ramp_up: int = 10_000_000
     P_mean: float = -0.8
     P_std: float = 1.6
+    init: str | None = None
     precision: str = "float32"
     loss_scaling: float = 1.0
     ema_stds: tuple[float, ...] = (0.05, 0.10)
@@ -79,9 +82,6 @@ class TrainingConfig:
 
         for name in ("seed", "workers", "decay", "ramp_up"):
             refuse(getattr(self, name) < 0, f"{name} must not be negative, but is {getattr(self, name)}")
-        for name in ("dropout", "noisy_sr"):
-            value = self.network.get(name, 0)
-            refuse(not 0 <= value < 1, f"{name} must be in [0, 1), not {value}")
         for name in ("duration", "batch", "batch_gpu", "status", "snapshot", "checkpoint", "samples", "metrics"):
             value = getattr(self, name)
             refuse(value is not None and value < 1, f"{name} must be at least 1, not {value}")
@@ -89,8 +89,6 @@ class TrainingConfig:
         refuse(self.precision not in PRECISIONS, f"precision is one of {', '.join(PRECISIONS)}, not {self.precision}")
         refuse(not (self.lr > 0 and math.isfinite(self.lr)), f"lr must be positive, not {self.lr}")
         refuse(self.loss_scaling <= 0, f"loss_scaling must be positive, not {self.loss_scaling}")
-        sigma_data = self.network.get("sigma_data", 0.5)
-        refuse(not sigma_data > 0, f"sigma_data must be positive, not {sigma_data}")
         refuse(self.P_std <= 0, f"P_std must be positive, not {self.P_std}")
         self._check_geometry(refuse)
 
@@ -99,7 +97,7 @@ class TrainingConfig:
         from torch_utils.depth import DEPTH_CHOICES, STORED
 
         source_options = ("no_time_enc", "epipolar_attention_bias", "depth_input", "warp_depth_coor", "plane_sweep")
-        useless = [name for name in source_options if self.network.get("uncond") and self.network.get(name)]
+        useless = [name for name in source_options if self.network.uncond and getattr(self.network, name)]
         refuse(bool(useless), f"an unconditional network sees no source view: leave out {', '.join(useless)}")
         refuse(
             self.needs_depth and self.depth_model is None,
@@ -117,49 +115,42 @@ class TrainingConfig:
     @property
     def needs_depth(self) -> bool:
         """Whether source views must come with depth."""
-        return bool(self.network.get("depth_input") or self.network.get("warp_depth_coor"))
+        return self.network.needs_depth
 
     @property
     def resolution(self) -> int:
         """Side of the training images."""
-        return self.network["img_resolution"]
+        return self.network.img_resolution
 
     def build_network(self) -> NVPrecond:
-        """The network, with weights that depend on the seed alone. Raises UserError for impossible arguments."""
+        """The network, with weights that depend on the seed alone."""
         import torch
 
         from training.precond import NVPrecond
 
         torch.manual_seed(self.seed)
-        try:
-            net = NVPrecond(**self.network)
-        except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise UserError(f"no network can be built from these options: {error}") from None
+        net = NVPrecond(**self.network.to_dict())
         net.compute_dtype = getattr(torch, self.precision)
         return net
 
     def build_loss(self) -> NVLoss:
+        from training.encodings import Encodings
         from training.loss import NVLoss
 
-        flags = {name: bool(self.network.get(name)) for name in ("super_res", "depth_input", "warp_depth_coor")}
-        return NVLoss(self.P_mean, self.P_std, self.network.get("sigma_data", 0.5), **flags)
+        return NVLoss(self.P_mean, self.P_std, self.network.sigma_data, Encodings(self.network))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "ema_stds": list(self.ema_stds), "network": self.network.to_dict()}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """What stands against going on with a run that was started with `other` (see `to_dict`), in words."""
         mine = self.to_dict()
-        return [
+        found = [
             f"{name} was {other.get(name)} and is {mine[name]}"
             for name in mine
-            if name not in _FREE_TO_CHANGE and _plain(mine[name]) != _plain(other.get(name))
+            if name not in (*_FREE_TO_CHANGE, "network") and mine[name] != other.get(name)
         ]
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as the lists that JSON makes of them."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+        network = NetworkConfig.of(other.get("network") or {}).to_dict()
+        changed = {name: value for name, value in mine["network"].items() if value != network[name]}
+        return found + [f"network: {name} was {network[name]} and is {value}" for name, value in changed.items()]

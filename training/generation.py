@@ -18,7 +18,6 @@ from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.distributed import fast_dtype
 from torch_utils.memory import in_parts
 from torch_utils.random import SeededGenerators
-from training.conditioning import low_resolution_image
 from training.guidance import EVERYWHERE, in_interval, view_denoiser
 from training.model_io import load_network, resolve_network
 from training.precond import NVPrecond
@@ -65,7 +64,11 @@ class NovelViewSampler:
                 f"the guidance network works at {self.gnet.img_resolution} pixels, the base network at "
                 f"{self.net.img_resolution}: they must agree"
             )
-        forms = [(net.depth_input, net.warp_depth_coor) for net in (self.net, self.gnet) if net is not None]
+        forms = [
+            (net.arguments.depth_input, net.arguments.warp_depth_coor)
+            for net in (self.net, self.gnet)
+            if net is not None
+        ]
         if self.gnet is not None and self.gnet.needs_depth and forms[0] != forms[1]:
             raise UserError("the guidance network wants depth in another form than the base network: they must agree")
         if self.sr_model is not None and not self.sr_model.super_res:
@@ -147,7 +150,7 @@ class NovelViewSampler:
             conditioning_image=low,
             randn_like=generators.randn_like,
         )
-        noise = generators.randn((net.img_channels, side, side), self.device)
+        noise = generators.randn((net.arguments.img_channels, side, side), self.device)
         return edm_sampler(denoise, noise, randn_like=generators.randn_like, **self.sampler_kwargs)
 
 
@@ -230,10 +233,9 @@ class GeneratedBatches:
     def _make(self, seeds: Sequence[int], pairs_by_seed: Mapping[int, Pair]) -> GeneratedBatch:
         pairs = [pairs_by_seed[seed] for seed in seeds]
         square = [pair.square(self.sampler.resolution) for pair in pairs]
-        low = None
-        if self.sampler.net.super_res:  # on its own it is judged by what it makes of the true view, made small
-            targets = torch.stack([pair.target.image for pair in square])
-            low = low_resolution_image(pixels_to_float(targets)).to(self.sampler.device)
+        # A super-resolution network on its own is judged by what it makes of the true view, made small.
+        targets = torch.stack([pair.target.image for pair in square])
+        low = self.sampler.net.encodings.conditioning_image(pixels_to_float(targets).to(self.sampler.device))
         images = self.sampler([pair.source for pair in pairs], [pair.target.camera for pair in pairs], seeds, low)
         return GeneratedBatch(list(seeds), square, images)
 

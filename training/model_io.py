@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save
 from dnnlib.util import UserError, atomic_path
 from presets import MODELS
 from torch_utils.legacy_pickle import LegacyObject, read_legacy_pickle
+from training.network_config import NetworkConfig
 from training.precond import NVPrecond
 
 _FORMAT = "vivid-1"
@@ -57,16 +59,23 @@ def load_network(name: str | Path, device: torch.device | str = "cpu") -> NVPrec
         raise UserError(f"{path} is a web page, not weights: open its address in a browser to see what it says")
     if head[:1] == b"\x80" and head[8:9] != b"{":  # safetensors: eight bytes of length, any of them, then JSON
         init_kwargs, state, heads = _read_released(path)
+        typical_depth = None
     else:
-        init_kwargs, state = _read_folder(path) if path.is_dir() else _read_safetensors(path)
+        init_kwargs, state, typical_depth = _read_folder(path) if path.is_dir() else _read_safetensors(path)
         heads = {}
     net = _build(path, init_kwargs)
+    net.typical_depth = typical_depth
     for part, channels in heads.items():
         ours = net.get_submodule(part).channels_per_head
         if ours != channels:
             raise UserError(f"{path}: {part} has heads of {channels} channels, its constructor arguments give {ours}")
     _load_strictly(path, net, state)
     return net.eval().requires_grad_(False).to(device)
+
+
+def copy_weights(name: str | Path, net: NVPrecond) -> None:
+    """Give `net` the weights of a network file; see `load_network`. Raises UserError for another architecture."""
+    _load_strictly(resolve_network(name), net, load_network(name).state_dict())
 
 
 def save_network(
@@ -81,10 +90,13 @@ def save_network(
     state = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
     if dtype is not None:
         state.update({name: state[name].to(dtype) for name, _ in net.named_parameters()})
+    provenance = dict(provenance or {})
+    if net.typical_depth is not None:
+        provenance["typical_depth"] = net.typical_depth
     metadata = {
         "format": _FORMAT,
         "init_kwargs": json.dumps(net.init_kwargs),
-        "provenance": json.dumps(provenance or {}),
+        "provenance": json.dumps(provenance),
     }
     content = save({name: tensor.contiguous() for name, tensor in state.items()}, metadata)
     with atomic_path(path) as temporary:
@@ -106,16 +118,25 @@ def read_metadata(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UserError(f"{path}: its metadata is damaged ({error})") from None
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    init_kwargs, _ = read_metadata(path)
-    return init_kwargs, load_file(path)
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], float | None]:
+    init_kwargs, provenance = read_metadata(path)
+    return init_kwargs, load_file(path), _typical_depth(path, provenance)
 
 
-def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], float | None]:
     try:
-        return json.loads((path / _FOLDER_CONFIG).read_text())["init_kwargs"], load_file(path / _FOLDER_WEIGHTS)
+        config = json.loads((path / _FOLDER_CONFIG).read_text())
+        return config["init_kwargs"], load_file(path / _FOLDER_WEIGHTS), _typical_depth(path, config)
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: damaged, or the folder of another model ({type(error).__name__} {error})") from None
+
+
+def _typical_depth(path: Path, metadata: dict[str, Any]) -> float | None:
+    """See `NVPrecond.typical_depth`; files written before it was known have none."""
+    found = metadata.get("typical_depth")
+    if found is not None and not (isinstance(found, (int, float)) and 0 < found < math.inf):
+        raise UserError(f"{path}: its typical_depth is {found!r}; it is a distance, or absent")
+    return found
 
 
 def _read_released(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, int]]:
@@ -137,11 +158,9 @@ def _read_released(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor],
 
 def _build(path: Path, init_kwargs: dict[str, Any]) -> NVPrecond:
     try:
-        with torch.device("meta"):  # refuses nonsense before any memory is taken
-            NVPrecond(**init_kwargs)
-        return NVPrecond(**init_kwargs)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: no network can be built from its constructor arguments ({error})") from None
+        return NVPrecond(**NetworkConfig.of(init_kwargs).to_dict())
+    except (UserError, TypeError) as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _load_strictly(path: Path, net: NVPrecond, state: dict[str, torch.Tensor]) -> None:

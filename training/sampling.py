@@ -1,4 +1,5 @@
-"""Samplers. They know `denoise(x, sigma)` and nothing else: SPEC section 6, EDM algorithm 2 (arXiv:2206.00364).
+"""Samplers. They know `denoise(x, sigma)` and nothing else: docs/method.md, section 6; EDM (arXiv:2206.00364),
+algorithm 2.
 
 A solver is a function of the denoiser, made anew for every sample, that gives the step from one noise level to the
 next: it may remember what it has seen.
@@ -20,7 +21,10 @@ Step = Callable[[torch.Tensor, float, float], torch.Tensor]  # x, its noise leve
 
 
 def noise_levels(num_steps: int, sigma_min: float = 0.002, sigma_max: float = 80, rho: float = 7) -> list[float]:
-    """sigma_i = (sigma_max^(1/rho) + i/(N-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho for i < N, then 0. Eq. 5."""
+    """sigma_i = (sigma_max^(1/rho) + i/(N-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho for i < N, then 0.
+
+    EDM, equation 5.
+    """
     first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return [(first + i / max(num_steps - 1, 1) * (last - first)) ** rho for i in range(num_steps)] + [0.0]
 

@@ -1,4 +1,4 @@
-"""Learning rate: inverse square root decay after a linear ramp (EDM2, equation 67; SPEC section 7)."""
+"""Learning rate: inverse square root decay after a linear ramp (EDM2, equation 67; docs/method.md, section 7.2)."""
 
 from __future__ import annotations
 

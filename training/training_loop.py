@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -30,7 +31,7 @@ from torch_utils.distributed import Processes
 from torch_utils.random import SeededGenerators, seed_of
 from training.checkpoint import kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
-from training.model_io import save_network
+from training.model_io import copy_weights, save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
 from training.reporting import Reporter, logging_to, sample_sheet
@@ -61,7 +62,10 @@ class Trainer:
         if config.batch % self.processes.world_size:
             raise UserError(f"batch {config.batch} cannot be shared by {self.processes.world_size} processes")
         torch.backends.cudnn.benchmark = config.bench
-        self.net = channels_last(config.build_network().train().to(device))
+        self.net = config.build_network().train()
+        if config.init is not None:
+            copy_weights(config.init, self.net)
+        self.net = channels_last(self.net.to(device))
         self.loss = config.build_loss()
         self.depth_model = choose_depth_model(config.depth_model, config.needs_depth, device)
         self.ema = PowerFunctionEMA(self.net, config.ema_stds)
@@ -262,9 +266,20 @@ class _Reports:
         if self.reporter is not None and values:
             self.reporter.record(self.trainer.images, values)
 
+    @cached_property
+    def _typical_depth(self) -> float | None:
+        """Of the clips trained on, whatever their mix; a matter of seconds, once."""
+        from datasets.realestate10k import RealEstate10K
+        from datasets.typical_depth import typical_depth
+
+        found = typical_depth(RealEstate10K(self.config.data, "train", self.config.range_selection, resolution=None))
+        _log.info("typical depth of the views: %s", "too few points to tell" if found is None else f"{found:.2f} units")
+        return found
+
     def _save_snapshots(self) -> None:
         ema, images = self.trainer.ema, self.trainer.images
         for std, average in zip(ema.stds, ema.averages, strict=True):
+            average.typical_depth = self._typical_depth
             provenance = {"images": images, "ema_std": std, "training_options": self.config.to_dict()}
             path = self.outdir / f"network-snapshot-{kimg_name(images)}-{std:.3f}.safetensors"
             save_network(path, average, provenance, torch.float16)

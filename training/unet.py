@@ -130,7 +130,10 @@ class Block(nn.Module):
         return self.attn_proj(y_BCT.unflatten(2, x.shape[-2:]))
 
     def _epipolar_bias(self, distance_BTS: torch.Tensor, patch: float) -> torch.Tensor:
-        """m sigmoid(exp(temperature) (patch/sqrt(2) + shift - distance)) + bias: [B, H, T, S] (SPEC section 5)."""
+        """m sigmoid(exp(temperature) (patch/sqrt(2) + shift - distance)) + bias: [B, H, T, S].
+
+        docs/method.md, section 5.4.
+        """
         mixing, log_temperature, shift, bias = self.epipolar_mixing[:, :, None, None]
         inside = patch / math.sqrt(2) + shift - distance_BTS[:, None]
         return mixing * torch.sigmoid(log_temperature.exp() * inside) + bias
@@ -145,7 +148,7 @@ class UNet(nn.Module):
         model_channels, channel_mult, num_blocks: width of the levels and residual blocks in each.
         attn_resolutions: levels whose blocks have attention.
         extra_attn: number of one more block with attention in every level below the first; 0 is a number, None is none.
-        Others as in SPEC section 4.
+        Others as in docs/method.md, section 4.
     """
 
     def __init__(

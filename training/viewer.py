@@ -12,12 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
+import torch
 from PIL import Image
 
-from datasets.trajectories import PATHS, Move, plan_path
-from datasets.trajectory_files import Axes, Direction
+from datasets.camera_files.poses import Axes, Direction
+from datasets.trajectories import PATHS, Move, plan_path, unit_of_paths
 from datasets.user_image import Photograph, read_photograph
-from dnnlib.imaging import image_size, save_png
+from dnnlib.imaging import save_png
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera
 from training.generation import EVERYWHERE, NovelViewSampler
@@ -26,7 +27,6 @@ from training.trajectory import PathFolder, PathRenderer, Report, evaluations, w
 if TYPE_CHECKING:
     from dnnlib.page import Send, Upload
 
-_MOST_PIXELS = 120_000_000  # of a photograph: twice that of a good camera, a gigabyte while it is decoded
 _MOST_FRAMES, _MOST_SAMPLES = 600, 8
 _DRAFT_STEPS = 3
 _LARGEST_NUMBER = 2**53  # that a browser counts exactly
@@ -67,17 +67,13 @@ class PageRenderer:
     def __init__(self, sampler: NovelViewSampler, report: Callable[[], Report]) -> None:
         """`report` makes what judges the frames of a path."""
         self._sampler, self._draft, self._report = sampler, draft_sampler(sampler), report
+        self._depth = sampler.net.typical_depth
+        self._unit = unit_of_paths(self._depth)
         self._reading = threading.Lock()  # a large photograph takes a gigabyte while it is decoded: one at a time
         self._read = lru_cache(_READ_PHOTOGRAPHS)(read_photograph)
 
     def open(self, upload: Upload) -> dict[str, Any]:
         """Writes `photograph.jpg`, upright and of the size that is worked with."""
-        width, height = image_size(upload.file)
-        if width * height > _MOST_PIXELS:
-            raise UserError(
-                f"{upload.name} has {width}x{height} pixels: "
-                f"make it smaller, {_MOST_PIXELS // 10**6} megapixels at most"
-            )
         photograph = self._photograph(upload, None)
         pixels = photograph.view.image.permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(upload.file.with_name("photograph.jpg"), quality=92)
@@ -89,9 +85,9 @@ class PageRenderer:
         }
 
     def plan(self, upload: Upload, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The cameras of a request: `fov`, that of the photograph, and what `_camera_numbers` tells of each."""
+        """The cameras of a request: `fov`, that of the photograph, and what `_numbers` tells of each."""
         photograph, cameras = self._cameras(upload, request)
-        return {"fov": photograph.fov_deg, "fov_from": photograph.fov_from, "cameras": _camera_numbers(cameras)}
+        return {"fov": photograph.fov_deg, "fov_from": photograph.fov_from, "cameras": self._numbers(cameras)}
 
     def render(self, upload: Upload, request: Mapping[str, Any], folder: Path, send: Send) -> dict[str, Any]:
         photograph, cameras = self._cameras(upload, request)
@@ -136,12 +132,12 @@ class PageRenderer:
             if not (isinstance(wish, str) and wish in PATHS):
                 raise UserError(f"there is no such path: choose {', '.join(PATHS)}, or the file of one")
             frames, amount = _whole(request, "frames", 1, _MOST_FRAMES, 12), _number(request, "amount", None)
-            return plan_path(photograph, wish, frames, amount, scale)
+            return plan_path(photograph, wish, frames, amount, scale, typical_depth=self._depth)
         if not isinstance(wish, Mapping):
             raise UserError("this is no request that the page sends: load it again")
         if kinds == ["move"]:
             move = Move(**{name: _number(wish, name, getattr(Move(), name)) for name in _MOVES})
-            return photograph, [move.camera(photograph.view.camera, scale)]
+            return photograph, [move.camera(photograph.view.camera, scale * self._unit)]
         return self._file_cameras(upload, photograph, wish, _whole(request, "frames", 1, _MOST_FRAMES, None), scale)
 
     def _file_cameras(
@@ -165,21 +161,21 @@ class PageRenderer:
             raise UserError(f"the path has {len(cameras)} frames: set Frames to {_MOST_FRAMES} or fewer")
         return photograph, cameras
 
+    def _numbers(self, cameras: list[Camera]) -> list[list[float]]:
+        """Of each camera (fx, fy, cx, cy), its square's side being 1, and world-to-camera [3, 4] in units of moves."""
+        numbers = []
+        for camera in cameras:
+            square = camera.crop_center()
+            pose = torch.cat([square.rotation, square.translation[:, None] / self._unit], dim=1)
+            numbers.append([*(square.focal_and_center / square.width).tolist(), *pose.flatten().tolist()])
+        return numbers
+
 
 def draft_sampler(sampler: NovelViewSampler) -> NovelViewSampler:
     """The base network alone, unguided, in a few steps of first order."""
     steps = min(sampler.sampler_kwargs.get("num_steps", math.inf), _DRAFT_STEPS)
     how = {**sampler.sampler_kwargs, "num_steps": steps, "solver": "euler", "S_churn": 0}
     return replace(sampler, gnet=None, sr_model=None, guidance=1.0, guidance_interval=EVERYWHERE, sampler_kwargs=how)
-
-
-def _camera_numbers(cameras: list[Camera]) -> list[list[float]]:
-    """(fx, fy, cx, cy) of each camera's central square, of side 1, and its world-to-camera [3, 4], row by row."""
-    squares = [camera.crop_center() for camera in cameras]
-    return [
-        [*(square.focal_and_center / square.width).tolist(), *square.extrinsics.flatten().tolist()]
-        for square in squares
-    ]
 
 
 def _beside(folder: Path, number: int) -> dict[str, Any]:

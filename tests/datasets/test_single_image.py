@@ -95,7 +95,7 @@ def test_views_are_drawn_as_the_contract_says(photographs: Path) -> None:
 
 
 def test_the_first_recipe_by_hand() -> None:
-    """SPEC section 7: f = 0.6 * 512 and the centre at index 256, so that a 320 crop starts at 96."""
+    """docs/method.md, section 7.5: f = 0.6 * 512 and the centre at index 256, so that a 320 crop starts at 96."""
     camera = virtual_view(torch.zeros(3, 512, 512), torch.eye(3, dtype=torch.float64), 320).camera
     assert camera.focal_and_center.tolist() == pytest.approx([307.2, 307.2, 160.5, 160.5])
 

@@ -11,24 +11,42 @@ from PIL import Image
 
 from dnnlib import UserError
 from metrics import Evaluation
-from metrics.definitions import Result
+from metrics.definitions import Number, Score
 from metrics.detectors import DetectorInfo
 from metrics.gallery import extremes, group_means, samples_sheet, save_gap_plot
-from metrics.report import Report, format_indices
-from metrics.results import open_results
+from metrics.saved import open_results
+from metrics.table import Table, format_indices
+from metrics.views import COPY_SOURCE, GENERATED, TARGET
 from tests.metrics.scenes import synthetic_pairs, views_of, write_run
 from tests.metrics.test_image import noisy
 
-PSNR = Result("psnr", True, 20.0, 15.25, None, 5, {3: 30.0, 1: 10.0, 4: 15.0, 9: 25.0, 2: 20.0}, "PSNR, dB", True)
-TSED = Result("tsed", True, 0.5, None, 0.75, 2, {1: math.inf, 3: 0.2}, "distance", False, note="share of pairs")
-FID = Result("fid", False, 123.456, math.nan, None, 5)
+PSNR = Score(
+    "psnr",
+    True,
+    {GENERATED: Number(20.0, 1.5), COPY_SOURCE: Number(15.25, 0.25)},
+    5,
+    {3: 30.0, 1: 10.0, 4: 15.0, 9: 25.0, 2: 20.0},
+    "PSNR, dB",
+    True,
+)
+TSED = Score(
+    "tsed",
+    True,
+    {GENERATED: Number(0.5), TARGET: Number(0.75)},
+    2,
+    {1: math.inf, 3: 0.2},
+    "distance",
+    False,
+    note="share of pairs",
+)
+FID = Score("fid", False, {GENERATED: Number(123.456, 2.0, (100.0, 150.0)), COPY_SOURCE: Number(math.nan)}, 5)
 
 
 def test_extremes() -> None:
     assert extremes(PSNR) == {"worst": [1], "median": [2], "best": [3]}
     assert extremes(PSNR, count=5) == {"worst": [1], "median": [2], "best": [3]}  # no image is shown twice
     assert extremes(TSED) == {"worst": [1], "median": [1], "best": [3]}
-    many = Result("lpips", False, 0.0, None, None, 9, {index: float(index) for index in range(9)}, "LPIPS", False)
+    many = Score("lpips", False, {}, 9, {index: float(index) for index in range(9)}, "LPIPS", False)
     assert extremes(many, count=3) == {"worst": [8, 7, 6], "median": [5, 4, 3], "best": [2, 1, 0]}
 
 
@@ -40,7 +58,7 @@ def test_sheet_and_plot(tmp_path: Path) -> None:
     evaluation = Evaluation(["psnr", "tsed"])
     for batch in results.batches(2):
         evaluation.update(batch)
-    measured = evaluation.compute().results
+    measured = evaluation.compute().scores
     sheet = np.asarray(samples_sheet(results, measured))
     worst = min(measured[0].per_image, key=measured[0].per_image.get)
     expected = images[worst].permute(1, 2, 0).numpy().repeat(2, axis=0).repeat(2, axis=1)  # enlarged to 128 pixels
@@ -72,13 +90,13 @@ def test_group_means() -> None:
 
 def test_table() -> None:
     detector = DetectorInfo("inception", "ab" * 32, "299x299", 2048)
-    report = Report([PSNR, TSED, FID], [1, 2, 3, 4, 9], (64, 48), [detector], "mid", ["left out: kid"])
-    lines = report.to_text().splitlines()
+    table = Table([PSNR, TSED, FID], [1, 2, 3, 4, 9], (64, 48), [detector], "mid", ["left out: kid"])
+    lines = table.to_text().splitlines()
     assert [line.split() for line in lines[:4]] == [
         ["generated", "copy", "source", "true", "target", "images"],
-        ["psnr", "↑", "20.00", "15.25", "–", "5"],
+        ["psnr", "↑", "20.00", "±", "1.50", "15.25", "±", "0.25", "–", "5"],
         ["tsed", "↑", "0.5000", "–", "0.7500", "2"],
-        ["fid", "↓", "123.46", "–", "–", "5"],
+        ["fid", "↓", "123.46", "±", "2.00", "–", "–", "5"],
     ]
     assert lines[4:] == [
         "",
@@ -87,16 +105,19 @@ def test_table() -> None:
         "seeds: 1-4,9",
         f"inception: 2048 features, 299x299, SHA-256 {'ab' * 32}",
         "tsed: share of pairs",
+        "fid: 95 % bootstrap interval 100 to 150 (generated)",
         "left out: kid",
     ]
 
 
 def test_json_has_no_infinite_numbers() -> None:
-    report = Report([PSNR, TSED, FID], [1, 3], (64, 64), [], "", [])
-    content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    table = Table([PSNR, TSED, FID], [1, 3], (64, 64), [], "", [])
+    content = json.loads(json.dumps(table.to_dict(), allow_nan=False))
     assert content["metrics"]["tsed"]["per_image"] == {"1": None, "3": 0.2}
     assert content["metrics"]["fid"]["copy_source"] is None
     assert content["metrics"]["psnr"]["generated"] == 20.0
+    assert content["metrics"]["psnr"]["standard_error"] == {"generated": 1.5, "copy_source": 0.25}
+    assert content["metrics"]["fid"]["interval_95"] == {"generated": [100.0, 150.0]}
     assert content["seeds"] == "1,3"
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,23 @@ def test_pure_rotation_compares_with_the_homography() -> None:
     np.testing.assert_allclose(symmetric_epipolar_distance(*pixels, source, target), 0, atol=1e-9)
     still = symmetric_epipolar_distance(pixels[0], pixels[0] + np.array([3.0, 4.0]), source, source)
     np.testing.assert_allclose(still, 5, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("away", [0.0, 1.0, 37.0, 1000.0])
+def test_a_turning_camera_may_be_anywhere(away: float, dtype: torch.dtype) -> None:
+    """Its distances do not depend on where the world's origin is, nor on the rounding that comes with it."""
+    center = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64) * away
+    pixels = np.random.default_rng(0).random((2, 30, 2)) * 80
+
+    def turned(yaw: float, at: torch.Tensor) -> Camera:
+        rotation = camera(yaw, 3, (0, 0, 0)).rotation
+        extrinsics = torch.cat([rotation, -rotation @ at[:, None]], dim=1)
+        return Camera.from_fov(60, 100, 80, extrinsics.to(dtype))
+
+    found = symmetric_epipolar_distance(*pixels, turned(2, center), turned(9, center))
+    expected = symmetric_epipolar_distance(*pixels, *(turned(yaw, torch.zeros(3).double()) for yaw in (2, 9)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_sift_finds_the_centre_of_a_blob() -> None:

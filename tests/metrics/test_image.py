@@ -162,6 +162,51 @@ def test_every_form_of_images_is_the_same() -> None:
         )
 
 
+def test_a_value_range_says_what_floats_mean() -> None:
+    """PSNR of images in [0, 1], the field's usual range, as of the same 8-bit images."""
+    target = photographs(32)
+    images = noisy(target, 30)
+    expected = compute_metrics(images, target, metrics=("psnr",))
+    for low, high in ((0, 1), (-1, 1), (0, 255), (-0.5, 0.5)):
+        floats = [of.float() / 255 * (high - low) + low for of in (images, target)]
+        assert all(
+            torch.equal(as_uint8(of, (low, high)), exact) for of, exact in zip(floats, (images, target), strict=True)
+        )
+        assert compute_metrics(*floats, metrics=("psnr",), value_range=(low, high)) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value_range", "message"),
+    [
+        (0, 1, None, r"from 0 to 1 or from -1 to 1: give value_range=\(0, 1\)"),
+        (-1, 1, (0, 1), "do not fit the range 0 to 1"),
+        (0, 255, (0, 1), "do not fit the range 0 to 1"),
+        (0, 255, None, "do not fit the range -1 to 1"),
+        (0, 1, (0, 255), "all but black"),
+        (0, 1, (1, 0), "black and white"),
+    ],
+)
+def test_floats_that_do_not_fit_their_range(
+    low: float, high: float, value_range: tuple[float, float] | None, message: str
+) -> None:
+    images = photographs(32).float() / 255 * (high - low) + low
+    with pytest.raises(UserError, match=message):
+        as_uint8(images, value_range)
+
+
+def test_lists_and_single_images() -> None:
+    target = photographs(32)
+    images = noisy(target, 30)
+    expected = compute_metrics(images, target, metrics=("psnr", "ssim"))
+    arrays = [list(of.permute(0, 2, 3, 1).numpy()) for of in (images, target)]
+    assert compute_metrics(*arrays, metrics=("psnr", "ssim")) == pytest.approx(expected)
+    pillow = [[Image.fromarray(array) for array in of] for of in arrays]
+    assert compute_metrics(*pillow, metrics=("psnr", "ssim")) == pytest.approx(expected)
+    assert compute_metrics(list(images), [target[:3], target[3]], metrics=("psnr", "ssim")) == pytest.approx(expected)
+    single = compute_metrics(images[0], arrays[1][0], metrics=("psnr",))["psnr"]
+    assert single == pytest.approx(psnr(images[:1], target[:1]).item())
+
+
 def test_ambiguous_shapes() -> None:
     images = torch.arange(2 * 3 * 5 * 3, dtype=torch.uint8).reshape(2, 3, 5, 3)
     assert as_uint8(images).shape == (2, 3, 5, 3)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from skimage import data
 
 from dnnlib import UserError
 from metrics import Evaluation, compute_metrics
-from metrics.definitions import FEATURE_METRICS, Result
+from metrics.definitions import FEATURE_METRICS, Score
 from metrics.detectors import load_detectors
-from metrics.frechet import Moments, moments_distance
+from metrics.frechet import Moments, moments_distance, moments_of
 from metrics.image import psnr
 from metrics.reference import Reference, build_reference, load_reference
 from metrics.views import Views
@@ -43,8 +44,8 @@ def part(views: Views, rows: slice) -> Views:
     )
 
 
-def numbers(results: list[Result]) -> dict[str, tuple]:
-    return {result.name: (result.generated, result.copy_source, result.target, result.per_image) for result in results}
+def numbers(scores: list[Score]) -> dict[str, tuple]:
+    return {score.name: (score.numbers, score.per_image) for score in scores}
 
 
 def test_forms_of_input_agree(views: Views) -> None:
@@ -79,12 +80,12 @@ def test_any_batches_any_order_any_process_the_same(views: Views, dinov2: Path) 
     second.merge(evaluation().state())  # of a process that had nothing to do
     expected, merged = whole.compute(), second.compute()
     assert merged.indices == expected.indices == list(range(10))
-    for one, other in zip(expected.results, merged.results, strict=True):
+    for one, other in zip(expected.scores, merged.scores, strict=True):
         assert one.per_image == other.per_image
         for role in ("generated", "copy_source"):
-            assert getattr(other, role) == pytest.approx(getattr(one, role), rel=1e-6)
+            assert other.value(role) == pytest.approx(one.value(role), rel=1e-6)
     for name in ("kid_dinov2", "fd_dinov2_inf"):
-        assert numbers(expected.results)[name] == numbers(merged.results)[name]
+        assert numbers(expected.scores)[name] == numbers(merged.scores)[name]
     for name in ("fd_dinov2", "joint_fd_dinov2"):
         for role, moments in whole.state().accumulators[name].items():
             other = second.state().accumulators[name][role]
@@ -99,7 +100,7 @@ def test_worker_processes_change_nothing(views: Views) -> None:
         evaluation = Evaluation(["tsed"], workers=workers)
         evaluation.update(few)
         reports.append(evaluation.compute())
-    assert numbers(reports[0].results) == numbers(reports[1].results)
+    assert numbers(reports[0].scores) == numbers(reports[1].scores)
 
 
 def test_true_targets_and_copies(pairs: list[Pair], dinov2: Path) -> None:
@@ -109,16 +110,71 @@ def test_true_targets_and_copies(pairs: list[Pair], dinov2: Path) -> None:
     evaluation = Evaluation(names, **options)
     views = views_of(pairs)
     evaluation.update(views)
-    results = {result.name: result for result in evaluation.compute().results}
-    assert results["psnr"].generated == math.inf
-    assert results["ssim"].generated == pytest.approx(1, abs=1e-12)
-    assert results["lpips"].generated == 0
-    assert results["tsed"].generated == results["tsed"].target > results["tsed"].copy_source
+    scores = {score.name: score for score in evaluation.compute().scores}
+    assert math.isnan(scores["psnr"].generated)
+    assert scores["psnr"].note == "generated: 10 of 10 equal their target, which has no finite number, and are left out"
+    assert scores["ssim"].generated == pytest.approx(1, abs=1e-12)
+    assert scores["lpips"].generated == 0
+    assert scores["tsed"].generated == scores["tsed"].value("target") > scores["tsed"].value("copy_source")
     for name in ("fd_dinov2", "joint_fd_dinov2", "fd_dinov2_inf"):
-        assert abs(results[name].generated) < 1e-5 * abs(results[name].copy_source)
+        assert abs(scores[name].generated) < 1e-5 * abs(scores[name].value("copy_source"))
     copies = compute_metrics(views.source, views.target, views.source, names, cameras=views.cameras, **options)
     for name, value in copies.items():
-        assert results[name].copy_source == pytest.approx(value, rel=1e-6)
+        assert scores[name].value("copy_source") == pytest.approx(value, rel=1e-6)
+
+
+def test_one_pair_of_equal_images_leaves_a_mean(pairs: list[Pair]) -> None:
+    views = views_of(pairs)
+    generated = noisy(views.target, 12)
+    generated[3] = views.target[3]
+    evaluation = Evaluation(["psnr"])
+    evaluation.update(replace(views, generated=generated))
+    table = evaluation.compute()
+    others = [index for index in range(10) if index != 3]
+    numbers = psnr(generated[others], views.target[others]).numpy()
+    found = table.scores[0].numbers["generated"]
+    assert found.value == pytest.approx(numbers.mean(), rel=1e-12)
+    assert found.standard_error == pytest.approx(stats.sem(numbers), rel=1e-12)
+    assert table.scores[0].images == 9
+    assert "generated: 1 of 10 equal their target" in table.to_text()
+    assert table.to_dict()["metrics"]["psnr"]["per_image"]["3"] is None
+
+
+def test_too_few_matches_are_told_from_wrong(pairs: list[Pair]) -> None:
+    views = views_of(pairs[:4])
+    generated = views.target.clone()
+    generated[1] = 128  # nothing to match
+    generated[2] = views.source[2]  # the wrong pose
+    evaluation = Evaluation(["tsed"])
+    evaluation.update(replace(views, generated=generated, baseline=False))
+    score = evaluation.compute().scores[0]
+    distances = np.array([score.per_image[index] for index in range(4)])
+    assert np.isinf(distances[1])
+    fit, untold = int((distances < 2).sum()), int(np.isinf(distances).sum())
+    told = f"generated: {fit} fit their poses, {4 - fit - untold} do not, {untold} have too few matches to tell"
+    assert fit < 4 - untold
+    assert told in score.note
+    assert score.numbers["generated"].standard_error == pytest.approx(np.sqrt(fit / 4 * (1 - fit / 4) / 4))
+
+
+def test_bootstrap_of_a_distance_is_that_of_scipy(views: Views, dinov2: Path) -> None:
+    options = {"weights": {"dinov2": dinov2}, "allow_few": True}
+    evaluation = Evaluation(["fd_dinov2"], bootstrap=20, **options)
+    evaluation.update(views)
+    found = evaluation.compute().scores[0].numbers["generated"]
+    plain = compute_metrics(views.generated, views.target, metrics=["fd_dinov2"], **options)["fd_dinov2"]
+    assert found.value == pytest.approx(plain, rel=1e-6)
+    detector = load_detectors(["dinov2"], weights={"dinov2": dinov2})["dinov2"]
+    features = [detector(images).numpy() for images in (views.generated, views.target)]
+
+    def distance(rows: np.ndarray) -> float:
+        return moments_distance(*(moments_of(of[rows]) for of in features))
+
+    expected = stats.bootstrap(
+        (np.arange(10),), distance, n_resamples=20, vectorized=False, method="basic", rng=np.random.default_rng(0)
+    )
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval), rel=1e-6)
+    assert found.standard_error == pytest.approx(expected.standard_error, rel=1e-6)
 
 
 def test_visible_and_disoccluded(views: Views) -> None:
@@ -126,7 +182,7 @@ def test_visible_and_disoccluded(views: Views) -> None:
     visible[:9, :, :20] = True
     evaluation = Evaluation(("psnr_visible", "psnr_disoccluded"))
     evaluation.update(replace(views, visible=visible))
-    seen, hidden = evaluation.compute().results
+    seen, hidden = evaluation.compute().scores
     assert (seen.images, hidden.images) == (9, 10)  # the last image has no visible pixel
     cropped = psnr(views.generated[:9, :, :20], views.target[:9, :, :20])
     np.testing.assert_allclose(list(seen.per_image.values()), cropped, rtol=1e-12)
@@ -167,7 +223,7 @@ def test_degradations_are_ordered(pairs: list[Pair]) -> None:
         "noise": [target, noisy(target, 8), noisy(target, 32)],
         "content": [target, source, photographs.permute(0, 3, 1, 2)],  # another pose, another scene
     }
-    untouched = compute_metrics(target, target, source, names, cameras=cameras, allow_few=True)
+    untouched = compute_metrics(target, target, source, names, cameras=cameras, allow_few=True) | {"psnr": math.inf}
     for ladder, steps in ladders.items():
         scores = [untouched]
         for images in steps[1:]:
@@ -198,9 +254,9 @@ def test_reference_stands_for_the_targets(views: Views, dinov2: Path, tmp_path: 
         evaluation = Evaluation(names, reference=chosen, **options)
         evaluation.update(views)
         reports.append(evaluation.compute())
-    for own, other in zip(reports[0].results, reports[1].results, strict=True):
+    for own, other in zip(reports[0].scores, reports[1].scores, strict=True):
         assert other.generated == pytest.approx(own.generated, rel=1e-6)
-        assert other.copy_source == pytest.approx(own.copy_source, rel=1e-6)
+        assert other.value("copy_source") == pytest.approx(own.value("copy_source"), rel=1e-6)
 
     with pytest.raises(UserError, match="all features of the targets"):
         Evaluation(["kid_dinov2"], reference=reference, **options)
@@ -237,7 +293,7 @@ def test_few_images(views: Views, dinov2: Path) -> None:
     evaluation("kid_dinov2").check_count(10)
     few = evaluation("fd_dinov2", allow_few=True)
     few.update(views)
-    assert "fewer than the 32 features" in few.compute().results[0].note
+    assert "fewer than the 32 features" in few.compute().scores[0].note
     with pytest.raises(UserError, match="two or more, not 1"):
         few.check_count(1)
     with pytest.raises(UserError, match="no images"):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dnnlib import UserError
-from metrics.results import open_results
 from metrics.runner import Evaluation
+from metrics.saved import open_results
 from metrics.views import WARP, Views
 from tests.metrics.scenes import synthetic_pairs, views_of, write_run
 from torch_utils.batches import Pair
@@ -31,7 +31,8 @@ def evaluate(views: Views, *metrics: str) -> dict[str, tuple[float, float | None
     """(generated, copy of the source, warp) of each metric."""
     evaluation = Evaluation(metrics)
     evaluation.update(views)
-    return {result.name: (result.generated, result.copy_source, result.warp) for result in evaluation.compute().results}
+    scores = evaluation.compute().scores
+    return {score.name: (score.generated, score.value("copy_source"), score.value("warp")) for score in scores}
 
 
 def test_exact_depth_beats_a_copy_and_tells_what_is_visible(pairs: list[Pair]) -> None:
@@ -59,7 +60,7 @@ def test_a_warp_judges_as_the_same_images_generated_do(pairs: list[Pair]) -> Non
 def test_without_depth_there_is_no_such_column(pairs: list[Pair]) -> None:
     evaluation = Evaluation(["psnr"])
     evaluation.update(views_of(pairs))
-    assert evaluation.compute().results[0].warp is None
+    assert evaluation.compute().scores[0].value("warp") is None
     assert WARP not in evaluation.compute().to_text()
     evaluation = Evaluation(["psnr"])
     evaluation.update(views_of(pairs).with_depth(depth_of(pairs)))

@@ -17,6 +17,7 @@ import torch
 from datasets.synthetic import SyntheticClips, write_chunks
 from training.checkpoint import load_newest_state
 from training.config import TrainingConfig
+from training.network_config import NetworkConfig
 
 NETWORK = dict(
     img_resolution=16,
@@ -54,7 +55,7 @@ def tiny_config(data: Path, network: dict[str, Any] | None = None, **changes: An
         snapshot=16,
         checkpoint=8,
     )
-    return TrainingConfig({**NETWORK, **(network or {})}, **{**defaults, **changes})
+    return TrainingConfig(NetworkConfig.of({**NETWORK, **(network or {})}), **{**defaults, **changes})
 
 
 class Run:

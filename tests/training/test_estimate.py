@@ -20,7 +20,7 @@ def test_counts(tmp_path: Path) -> None:
     """Memory is that of 28 bytes a parameter and of the activations, which grow with the micro-batch alone."""
     config = tiny_config(tmp_path, {"img_resolution": 32, "model_channels": 16}, batch=4096)
     plans = [
-        estimate(tiny_config(tmp_path, dict(config.network), batch=4096, batch_gpu=size), torch.device("cpu"), 2)
+        estimate(tiny_config(tmp_path, config.network.to_dict(), batch=4096, batch_gpu=size), torch.device("cpu"), 2)
         for size in (1024, 2048)
     ]
     parameters = sum(parameter.numel() for parameter in config.build_network().parameters())

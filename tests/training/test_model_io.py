@@ -38,6 +38,16 @@ def test_our_own_format_round_trips(net: NVPrecond, saved: Path) -> None:
     assert [path.name for path in saved.parent.iterdir()] == ["net.safetensors"]
 
 
+def test_a_file_carries_the_typical_depth_of_its_training_data(net: NVPrecond, tmp_path: Path) -> None:
+    net.typical_depth = 6.5
+    save_network(tmp_path / "net.safetensors", net, {"images": 7})
+    assert load_network(tmp_path / "net.safetensors").typical_depth == 6.5
+    net.typical_depth = "far"
+    save_network(tmp_path / "net.safetensors", net)
+    with pytest.raises(UserError, match="typical_depth is 'far'"):
+        load_network(tmp_path / "net.safetensors")
+
+
 def test_half_precision_files_load_as_float32(net: NVPrecond, tmp_path: Path) -> None:
     save_network(tmp_path / "half.safetensors", net, dtype=torch.float16)
     with safe_open(tmp_path / "half.safetensors", "pt") as file:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from dnnlib import UserError, sampling_options
-from tests.golden import golden_network, recipe, relative_error, tensors, vectors
+from tests.golden import fill, golden_network, recipe, relative_error, tensors, vectors
 from torch_utils.random import SeededGenerators
 from training.guidance import guided_denoiser
+from training.precond import NVPrecond
 from training.sampling import SOLVERS, Denoiser, edm_sampler, evaluation_levels, noise_levels
 
 MU, S = 0.3, 0.4  # vectors.json -> sampler.gauss
@@ -154,8 +155,7 @@ def test_outside_its_interval_guidance_is_off_and_its_network_not_evaluated() ->
 
 
 def test_noise_on_the_low_resolution_image_is_drawn_anew_in_each_evaluation() -> None:
-    net = golden_network("sr")
-    net.noisy_sr = 0.25
+    net = fill(NVPrecond(**{**vectors()["nets"]["sr"]["init_kwargs"], "noisy_sr": 0.25}))
     cond, sigma = tensors()["net/sr/cond"], torch.tensor(1.0)
     src, geometry, x = (tensors()[f"net/sr/{name}"] for name in ("src", "geometry", "dst"))
 

@@ -33,7 +33,7 @@ from torch_utils.batches import collate
 from torch_utils.distributed import Processes, start_processes
 from training.checkpoint import load_newest_state
 from training.config import TrainingConfig
-from training.model_io import load_network
+from training.model_io import load_network, save_network
 from training.reporting import sample_sheet
 from training.training_loop import Trainer, train, training_pairs
 
@@ -323,3 +323,27 @@ def test_full_disk_is_said_and_leaves_the_last_state(data: Path, processes: Proc
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert state_names(tmp_path) == [state]
     assert load_newest_state(tmp_path)["images"] == 8
+
+
+def test_a_run_starts_from_a_network(data: Path, processes: Processes, tmp_path: Path) -> None:
+    """Its averages too; a later state of the run itself counts more, and other architectures are refused."""
+    earlier = steps(tiny_config(data), processes, 2)
+    file = tmp_path / "earlier.safetensors"
+    save_network(file, earlier.net)
+    trainer = Trainer(tiny_config(data, seed=7, init=str(file)), processes)
+    for net in (trainer.net, *trainer.ema.averages):
+        torch.testing.assert_close(net.state_dict(), earlier.net.state_dict(), rtol=0, atol=0)
+    with pytest.raises(UserError, match="another architecture"):
+        Trainer(tiny_config(data, {"model_channels": 16}, init=str(file)), processes)
+
+
+def test_snapshots_carry_the_typical_depth_of_the_clips(
+    data: Path, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("datasets.typical_depth.typical_depth", lambda pairs: seen.append(pairs) or 6.5)
+    train(tiny_config(data, duration=32, snapshot=16), tmp_path, processes)
+    found = [load_network(file).typical_depth for file in tmp_path.glob("network-snapshot-*.safetensors")]
+    assert found == [6.5] * 4
+    (pairs,) = seen  # measured once, at the size that the frames are stored in
+    assert pairs.resolution is None

@@ -2,7 +2,7 @@
 // camera stands at the origin. Lengths in pictures are in units of the side of the square that is seen.
 
 export const START = {pan_deg: 0, tilt_deg: 0, roll_deg: 0, right: 0, up: 0, forward: 0, zoom: 1};
-export const SUBJECT = 3.5; // units; what stands there keeps its place under `homography`, the rest does so roughly
+export const SUBJECT = 3.5; // units of moves: how far away the network takes what it sees to be
 
 const radians = degrees => degrees * Math.PI / 180;
 const degrees = radians => radians * 180 / Math.PI;
@@ -28,26 +28,27 @@ const turn = (axis, angle) => {
 
 export const focal = fov => 0.5 / Math.tan(radians(fov) / 2);
 
-// The camera after a move: {fx, fy, cx, cy, rotation, translation}, world to camera.
-export function moved(move, fov) {
+// The camera after a move: {fx, fy, cx, cy, rotation, translation}, world to camera, in distances of the subject;
+// `scale` multiplies how far it goes.
+export function moved(move, fov, scale) {
   const rotation = multiply(multiply(turn(2, -move.roll_deg), turn(0, -move.tilt_deg)), turn(1, -move.pan_deg));
-  const translation = apply(rotation, [move.right, -move.up, move.forward]).map(value => -value);
+  const translation = apply(rotation, [move.right, -move.up, move.forward]).map(value => -value * scale / SUBJECT);
   const f = focal(fov) * move.zoom;
   return {fx: f, fy: f, cx: 0.5, cy: 0.5, rotation, translation};
 }
 
-// The sixteen numbers that the server tells of a camera; `scale` is what it multiplied distances by.
-export function fromNumbers([fx, fy, cx, cy, ...p], scale) {
+// The same from the sixteen numbers that the server tells of a camera.
+export function fromNumbers([fx, fy, cx, cy, ...p]) {
   return {fx, fy, cx, cy, rotation: [p[0], p[1], p[2], p[4], p[5], p[6], p[8], p[9], p[10]],
-          translation: [p[3], p[7], p[11]].map(value => value / scale)};
+          translation: [p[3], p[7], p[11]].map(value => value / SUBJECT)};
 }
 
 // The move that leads to a camera: the inverse of `moved`.
-export function moveTo(camera, fov) {
+export function moveTo(camera, fov, scale) {
   const r = camera.rotation, clamp = value => Math.min(1, Math.max(-1, value));
   const pan_deg = degrees(Math.atan2(r[6], r[8])), tilt_deg = degrees(Math.asin(clamp(-r[7])));
   const rest = multiply(r, transpose(multiply(turn(0, -tilt_deg), turn(1, -pan_deg))));
-  const [x, y, z] = apply(transpose(r), camera.translation);
+  const [x, y, z] = apply(transpose(r), camera.translation).map(value => value * SUBJECT / scale);
   return {pan_deg, tilt_deg, roll_deg: -degrees(Math.atan2(rest[3], rest[0])), right: -x, up: y, forward: -z,
           zoom: camera.fx / focal(fov)};
 }
@@ -61,7 +62,7 @@ export function walked(move, right, up, ahead) {
 
 // From points of the plane at the subject's distance, as the photograph's camera has them (x/z, y/z, 1), to a picture.
 function fromPlane({fx, fy, cx, cy, rotation: r, translation: t}) {
-  const plane = r.map((value, k) => k % 3 === 2 ? value + t[(k - 2) / 3] / SUBJECT : value);
+  const plane = r.map((value, k) => k % 3 === 2 ? value + t[(k - 2) / 3] : value);
   return multiply([fx, 0, cx, 0, fy, cy, 0, 0, 1], plane);
 }
 

@@ -20,9 +20,9 @@ const state = {photograph: null, move: {...START}, followed: null, asked: 0};
 const number = id => $(id).value === "" ? undefined : Number($(id).value);
 const fov = () => number("fov") || state.followed?.fov || state.photograph?.fov || 58;
 const scale = () => number("scale") || 1;
-const moveCamera = () => moved(state.move, fov());
+const moveCamera = () => moved(state.move, fov(), scale());
 
-const stage = new Stage({fov, move: () => state.move, change, settle: show});
+const stage = new Stage({fov, scale, move: () => state.move, change, settle: show});
 const results = new Results(server, (address, camera) => { stage.look(camera); return stage.showView(address, camera); });
 const keyframes = new KeyFrames({move: () => ({...state.move}), go: move => { change(move); show(); }, changed: remember});
 
@@ -156,7 +156,7 @@ async function plan(request) {
   const planned = await server.plan(request);
   state.followed = planned.fov_from === "path" ? planned : null;
   lens();
-  return planned.cameras.map(numbers => fromNumbers(numbers, request.scene_scale));
+  return planned.cameras.map(fromNumbers);
 }
 
 function hear(result, cameras) {
@@ -241,7 +241,7 @@ document.addEventListener("toggle", remember, true);
 // After a path one goes on from the frame that is seen.
 $("stage").addEventListener("pointerdown", () => {
   results.stop();
-  if (results.frames.length > 1) setMove(moveTo(results.camera, fov()));
+  if (results.frames.length > 1) setMove(moveTo(results.camera, fov(), scale()));
 }, true);
 
 $("drop").onclick = $("another").onclick = () => $("file").click();

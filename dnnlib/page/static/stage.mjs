@@ -1,7 +1,7 @@
 // The picture that one looks into: the photograph and the newest view, laid to where the camera looks now, and the
 // hand and keys that move the camera.
 
-import {focal, homography, matrix3d, walked} from "./camera.mjs";
+import {SUBJECT, focal, homography, matrix3d, walked} from "./camera.mjs";
 
 const $ = id => document.getElementById(id);
 const WALK = 0.8, LOOK = 25; // units, degrees a second
@@ -10,7 +10,7 @@ const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDo
 const NEARLY_STILL = 4; // pixels that a click may move
 
 export class Stage {
-  // `control`: {move(), fov(), change(move), settle()}: what the camera is, and what is told of its changes.
+  // `control`: {move(), fov(), scale(), change(move), settle()}: what the camera is, and what is told of its changes.
   constructor(control) {
     this.control = control;
     this.camera = this.viewCamera = null;
@@ -86,7 +86,7 @@ export class Stage {
       const [right, down] = [(event.clientX - grip.x) / this.side, (event.clientY - grip.y) / this.side];
       if (!grip.move && Math.hypot(right, down) * this.side < NEARLY_STILL) return;
       grip.move ??= this.control.move();
-      const from = grip.move, degrees = this.control.fov() / from.zoom, units = 3.5 / (focal(this.control.fov()) * from.zoom);
+      const from = grip.move, degrees = this.control.fov() / from.zoom, units = SUBJECT / (focal(this.control.fov()) * from.zoom * this.control.scale());
       this.control.change(event.shiftKey ? walked(from, -right * units, down * units, 0)
         : {...from, pan_deg: from.pan_deg - right * degrees, tilt_deg: from.tilt_deg + down * degrees});
     };

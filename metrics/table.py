@@ -7,25 +7,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metrics.definitions import Result
+from metrics.definitions import Number, Score
 from metrics.detectors import DetectorInfo
+from metrics.views import COPY_SOURCE, GENERATED, TARGET, WARP
 
-_COLUMNS = {"generated": "generated", "copy source": "copy_source", "warp": "warp", "true target": "target"}
+_COLUMNS = {"generated": GENERATED, "copy source": COPY_SOURCE, "warp": WARP, "true target": TARGET}
 
 
 @dataclass(frozen=True)
-class Report:
+class Table:
     """All that is needed to read, and to repeat, a table of metrics.
 
     Attributes:
-        results: one per metric. indices: the pairs, by number or seed, in order.
+        scores: one per metric. indices: the pairs, by number or seed, in order.
         size: width and height of the images in pixels.
         detectors: the networks that took part.
         range_selection: which frame gaps the pairs have, or "" where unknown.
         notes: other things to know.
     """
 
-    results: Sequence[Result]
+    scores: Sequence[Score]
     indices: Sequence[int]
     size: tuple[int, int]
     detectors: Sequence[DetectorInfo]
@@ -33,14 +34,14 @@ class Report:
     notes: Sequence[str] = ()
 
     def to_text(self) -> str:
-        """The table, and under it how it was made."""
-        warped = any(result.warp is not None for result in self.results)
+        """The table, and under it how it was made. Behind ± stands the standard error."""
+        warped = any(WARP in score.numbers for score in self.scores)
         shown = [title for title in _COLUMNS if warped or title != "warp"]
         lines = [("", *shown, "images")]
-        for result in self.results:
-            numbers = (getattr(result, _COLUMNS[title]) for title in shown)
-            arrow = "↑" if result.higher_is_better else "↓"
-            lines.append((f"{result.name} {arrow}", *map(_format_number, numbers), str(result.images)))
+        for score in self.scores:
+            numbers = (score.numbers.get(_COLUMNS[title]) for title in shown)
+            arrow = "↑" if score.higher_is_better else "↓"
+            lines.append((f"{score.name} {arrow}", *map(_format_number, numbers), str(score.images)))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = ["   ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
         width, height = self.size
@@ -49,7 +50,8 @@ class Report:
             f"range: {self.range_selection or 'unknown'}",
             f"seeds: {format_indices(self.indices)}",
             *map(str, self.detectors),
-            *(f"{result.name}: {result.note}" for result in self.results if result.note),
+            *(f"{score.name}: {score.note}" for score in self.scores if score.note),
+            *(_intervals(score) for score in self.scores if any(n.interval for n in score.numbers.values())),
             *self.notes,
         ]
         return "\n".join([*table, "", *facts])
@@ -58,17 +60,16 @@ class Report:
         """For JSON: numbers that are not finite, or not there, are None."""
         return {
             "metrics": {
-                result.name: {
-                    "generated": _finite(result.generated),
-                    "copy_source": _finite(result.copy_source),
-                    "warp": _finite(result.warp),
-                    "true_target": _finite(result.target),
-                    "images": result.images,
-                    "higher_is_better": result.higher_is_better,
-                    "note": result.note,
-                    "per_image": {str(index): _finite(value) for index, value in result.per_image.items()},
+                score.name: {
+                    **{title.replace(" ", "_"): _finite(score.value(role)) for title, role in _COLUMNS.items()},
+                    "standard_error": {role: _finite(n.standard_error) for role, n in score.numbers.items()},
+                    "interval_95": {role: n.interval for role, n in score.numbers.items() if n.interval},
+                    "images": score.images,
+                    "higher_is_better": score.higher_is_better,
+                    "note": score.note,
+                    "per_image": {str(index): _finite(value) for index, value in score.per_image.items()},
                 }
-                for result in self.results
+                for score in self.scores
             },
             "images": len(self.indices),
             "size": list(self.size),
@@ -90,10 +91,23 @@ def format_indices(indices: Iterable[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def _format_number(value: float | None) -> str:
-    if value is None or math.isnan(value):
+def _format_number(number: Number | None) -> str:
+    """``23.41 ± 0.12``, the second being the standard error; – where there is none."""
+    if number is None or math.isnan(number.value):
         return "–"
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+    digits = 2 if abs(number.value) >= 10 else 4
+    error = "" if number.standard_error is None else f" ± {number.standard_error:.{digits}f}"
+    return f"{number.value:.{digits}f}{error}"
+
+
+def _intervals(score: Score) -> str:
+    """``fid: 95 % bootstrap interval 10.2 to 11.9 (generated)``"""
+    found = [
+        f"{number.interval[0]:.4g} to {number.interval[1]:.4g} ({role.replace('_', ' ')})"
+        for role, number in score.numbers.items()
+        if number.interval
+    ]
+    return f"{score.name}: 95 % bootstrap interval {', '.join(found)}"
 
 
 def _finite(value: float | None) -> float | None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dnnlib import UserError
 from dnnlib.imaging import save_png
-from metrics.results import open_results
+from metrics.saved import open_results
 from tests.metrics.scenes import synthetic_pairs, write_run
 from torch_utils.batches import Pair
 

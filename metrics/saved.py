@@ -17,7 +17,7 @@ import torch
 
 from dnnlib import UserError
 from dnnlib.imaging import read_image
-from metrics.report import format_indices
+from metrics.table import format_indices
 from metrics.views import Views
 from torch_utils.cameras import Camera
 from torch_utils.depth import read_stored_depth
@@ -90,7 +90,7 @@ class PairRecord:
 
 
 @dataclass(frozen=True)
-class Results:
+class SavedViews:
     """The images of a run of generate_images.
 
     Attributes:
@@ -111,11 +111,11 @@ class Results:
         """Whether the cameras of all pairs are known."""
         return self.files.keys() <= self.records.keys()
 
-    def only(self, indices: Iterable[int]) -> Results:
+    def only(self, indices: Iterable[int]) -> SavedViews:
         """Some of the pairs."""
         return replace(self, files={index: self.files[index] for index in sorted(indices)})
 
-    def choose(self, count: int | None, seed: int) -> Results:
+    def choose(self, count: int | None, seed: int) -> SavedViews:
         """`count` of the pairs, drawn by `seed`; None: all. Raises UserError where there are fewer."""
         if count is None:
             return self
@@ -155,7 +155,7 @@ class Results:
                 yield _stack(list(pool.map(self.views, seeds[start : start + size])))
 
 
-def open_results(root: Path) -> Results:
+def open_results(root: Path) -> SavedViews:
     """Find the pictures of a run. Raises UserError where there are none, or one of a triplet is missing or twice."""
     archive = Archive.open(root)
     files: dict[int, dict[str, str]] = {}
@@ -174,10 +174,10 @@ def open_results(root: Path) -> Results:
         missing = [seed for seed, by_role in files.items() if role not in by_role]
         if missing:
             raise UserError(f"{root} lacks {role}_{min(missing):06d}.png (seeds without: {format_indices(missing)})")
-    return _with_run(Results(archive, dict(sorted(files.items()))))
+    return _with_run(SavedViews(archive, dict(sorted(files.items()))))
 
 
-def _with_run(results: Results) -> Results:
+def _with_run(results: SavedViews) -> SavedViews:
     """The results with what their run.json says, if there is one."""
     archive = results.archive
     names = [name for name in archive.names if name.rsplit("/", 1)[-1] == RUN_FILE]

@@ -1,0 +1,173 @@
+"""What a network is: one frozen, typed value that is checked before anything is built, and stored with the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dnnlib.util import UserError
+from training.encodings import EncodingConfig
+
+# A super-resolution denoiser has heads of 32 channels, its source encoder of 64. Shapes do not show it.
+_HEAD_CHANNELS = 64
+_SUPER_RES_HEAD_CHANNELS = 32
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# What a value of each annotation must be.
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("a whole number", _is_int),
+    "int | None": ("a whole number or None", lambda value: value is None or _is_int(value)),
+    "float": ("a number", lambda value: _is_int(value) or isinstance(value, float)),
+    "str": ("a name", lambda value: isinstance(value, str)),
+    "bool": ("True or False", lambda value: isinstance(value, bool)),
+    "tuple[int, ...]": ("a list of whole numbers", lambda value: isinstance(value, tuple) and all(map(_is_int, value))),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """What denoiser and source encoder have in common (docs/method.md, section 4).
+
+    Attributes:
+        model_channels, channel_mult, num_blocks: width of the levels, and residual blocks in each.
+        attn_resolutions: levels whose blocks have attention.
+        extra_attn: number of one more block with attention in every level below the first; 0 is a number, None is none.
+        label_balance, concat_balance, res_balance, attn_balance: weights of sums and concatenations.
+        clip_act: largest magnitude of an activation. dropout: its probability.
+    """
+
+    model_channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    num_blocks: int = 3
+    attn_resolutions: tuple[int, ...] = (16, 8)
+    extra_attn: int | None = None
+    label_balance: float = 0.5
+    concat_balance: float = 0.5
+    res_balance: float = 0.3
+    attn_balance: float = 0.3
+    clip_act: float = 256.0
+    dropout: float = 0.0
+
+    def unet_arguments(self) -> dict[str, Any]:
+        """For `UNet`."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(UNetConfig)}
+
+
+@dataclass(frozen=True)
+class NetworkConfig(UNetConfig, EncodingConfig):
+    """The constructor arguments of `NVPrecond`. Raises UserError for what no network can be built from.
+
+    Attributes, beside those of `UNetConfig` and `EncodingConfig`:
+        architecture: of denoiser and source encoder, see `precond.ARCHITECTURES`.
+        img_resolution: side R of the views; img_channels: 3; label_dim: 20, the geometry vector.
+        no_time_enc: the source encoder gets c_noise = 0, so its features serve a whole sample.
+        uncond: no source encoder, zero features and zero geometry (the guidance network).
+        use_fp16: compute in float16 on CUDA, unless `NVPrecond.compute_dtype` says otherwise.
+        sigma_data: standard deviation of the views, or of what is left of them after the blend of planes.
+        logvar_channels: width of the features of the log-variance.
+        channels_per_head: for denoiser and source encoder; None: 64, or 32 in a super-resolution denoiser.
+    """
+
+    img_resolution: int
+    img_channels: int = 3
+    label_dim: int = 20
+    no_time_enc: bool = False
+    uncond: bool = False
+    use_fp16: bool = True
+    sigma_data: float = 0.5
+    logvar_channels: int = 128
+    channels_per_head: int | None = None
+    architecture: str = "unet"
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> NetworkConfig:
+        """From arguments that others wrote. Raises UserError also for a name that is unknown or missing."""
+        if not isinstance(arguments, Mapping):
+            raise UserError(f"no network can be built from {arguments!r}")
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(arguments) - known)
+        if unknown:
+            raise UserError(f"no network can be built: there is no argument {unknown[0]!r}")
+        if "img_resolution" not in arguments:
+            raise UserError("no network can be built: img_resolution is missing")
+        return cls(**arguments)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
+            kind, is_kind = _KINDS[str(field.type)]
+            _refuse(not is_kind(value), f"{field.name} must be {kind}, not {value!r}")
+        self._check_ranges()
+        for fault in self.encoding_faults():
+            _refuse(*fault)
+        if self.architecture == "unet":
+            self._check_shapes()
+
+    def _check_ranges(self) -> None:
+        for name in ("img_resolution", "img_channels", "label_dim", "model_channels", "num_blocks", "logvar_channels"):
+            _refuse(getattr(self, name) < 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        _refuse(not self.channel_mult or min(self.channel_mult) < 1, "channel_mult must be numbers of at least 1")
+        _refuse((self.extra_attn or 0) < 0, f"extra_attn must not be negative, but is {self.extra_attn}")
+        _refuse(not 0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
+        for name in ("label_balance", "concat_balance", "res_balance", "attn_balance"):
+            _refuse(not 0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], not {getattr(self, name)}")
+        for name in ("sigma_data", "clip_act"):
+            value = getattr(self, name)
+            _refuse(not 0 < value < float("inf"), f"{name} must be positive, not {value}")
+        _refuse(
+            self.warp_depth_coor and self.logvar_channels % 2 != 0,
+            f"warp_depth_coor shares logvar_channels among two coordinates: {self.logvar_channels} is odd",
+        )
+
+    def _check_shapes(self) -> None:
+        """Levels that can be halved, and heads that share the width of every level with attention."""
+        levels = len(self.channel_mult)
+        _refuse(
+            self.img_resolution % 2 ** (levels - 1) != 0,
+            f"no network can be built: {self.img_resolution} pixels cannot be halved {levels - 1} times",
+        )
+        attended = {
+            self.model_channels * mult
+            for level, mult in enumerate(self.channel_mult)
+            if self.img_resolution >> level in self.attn_resolutions
+            or level == levels - 1
+            or (level > 0 and self.extra_attn is not None and self.extra_attn <= self.num_blocks)
+        }
+        head_channels = {self.denoiser_head_channels} | (set() if self.uncond else {self.encoder_head_channels})
+        for width in sorted(attended):
+            for channels in sorted(head_channels):
+                heads = width // channels if channels > 0 else 0
+                _refuse(
+                    heads < 1 or width % heads != 0,
+                    f"no network can be built: {width} channels cannot be shared by heads of {channels}",
+                )
+
+    @property
+    def denoiser_head_channels(self) -> int:
+        """Width of the attention heads of the denoiser."""
+        wanted = self.channels_per_head
+        return (_SUPER_RES_HEAD_CHANNELS if self.super_res else _HEAD_CHANNELS) if wanted is None else wanted
+
+    @property
+    def encoder_head_channels(self) -> int:
+        """Width of the attention heads of the source encoder."""
+        return _HEAD_CHANNELS if self.channels_per_head is None else self.channels_per_head
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: `NetworkConfig.of` reads it."""
+        plain = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def _refuse(bad: bool, message: str) -> None:
+    if bad:
+        raise UserError(message)
