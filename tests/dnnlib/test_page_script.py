@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 import dnnlib.page
+from datasets.trajectories import Move
+from torch_utils.cameras import Camera
 
 STATIC = Path(dnnlib.page.__file__).with_name("static")
 MODULES = sorted(STATIC.glob("*.mjs"))
@@ -28,8 +33,6 @@ def test_a_module_parses_and_does_nothing_that_the_policy_forbids(module: Path) 
 
 
 def test_every_element_that_is_asked_for_is_on_the_page() -> None:
-    import re
-
     html = (STATIC / "page.html").read_text()
     made = set(re.findall(r'\bid="(\w+)"', html))
     asked = {name for module in MODULES for name in re.findall(r'\$\("(\w+)"\)', module.read_text())}
@@ -38,8 +41,6 @@ def test_every_element_that_is_asked_for_is_on_the_page() -> None:
 
 def vars_of_moves() -> tuple[str, ...]:
     """Their fields are made by the script."""
-    from datasets.trajectories import Move
-
     return tuple(vars(Move()))
 
 
@@ -48,19 +49,12 @@ def test_the_camera_of_the_script_is_that_of_the_library(tmp_path: Path) -> None
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs node")
-    import json
-
-    import torch
-
-    from datasets.trajectories import Move
-    from torch_utils.cameras import Camera
-
     move = {"pan_deg": 21, "tilt_deg": -13, "roll_deg": 8, "right": 0.4, "up": -0.3, "forward": 0.9, "zoom": 1.3}
     program = f"""
-import {{homography, moved, moveTo}} from "{STATIC.as_uri()}/camera.mjs";
-const move = {json.dumps(move)}, start = moved({{...move, pan_deg: 0, tilt_deg: 0, roll_deg: 0, right: 0, up: 0, forward: 0, zoom: 1}}, 58, 2);
-const camera = moved(move, 58, 2);
-console.log(JSON.stringify([camera.rotation, camera.translation, camera.fx, moveTo(camera, 58, 2), homography(start, camera)]));
+import {{START, homography, moved, moveTo}} from "{STATIC.as_uri()}/camera.mjs";
+const move = {json.dumps(move)}, start = moved(START, 58, 2), camera = moved(move, 58, 2);
+const back = moveTo(camera, 58, 2), matrix = homography(start, camera);
+console.log(JSON.stringify([camera.rotation, camera.translation, camera.fx, back, matrix]));
 """
     result = subprocess.run([node, "--input-type=module", "-e", program], capture_output=True, text=True, check=True)
     rotation, translation, focal, back, matrix = json.loads(result.stdout)
