@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from dnnlib.cli import BatchSize, Command, Count, Group, RangeSelection, Seeds, option, preset_option
 from dnnlib.util import IncompleteError, UserError
+from tests.scripts import run_python
 
 ROOT = Path(__file__).parents[2]
 PRESETS = {
@@ -234,23 +235,19 @@ def test_group_lists_commands_and_reports_their_errors() -> None:
     assert "calc" in bare.stderr
 
 
-def python(code: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, **kwargs)
-
-
 def test_a_reader_that_goes_away_is_no_error() -> None:
     code = (
         "import os, sys, click; from dnnlib.cli import Command\n"
         "r, w = os.pipe(); os.close(r); os.dup2(w, 1)\n"
         "@click.command(cls=Command)\ndef main(): click.echo('x')\nmain([])"
     )
-    result = python(code)
+    result = run_python("-c", code)
     assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_import_is_light() -> None:
     heavy = {"torch", "numpy", "PIL", "requests", "tqdm", "scipy"}
-    result = python("import sys, dnnlib.cli; print(*{name.split('.')[0] for name in sys.modules})")
+    result = run_python("-c", "import sys, dnnlib.cli; print(*{name.split('.')[0] for name in sys.modules})")
     assert not heavy & set(result.stdout.split())
 
 
@@ -272,7 +269,7 @@ def test_escape_sequences_of_names_reach_no_terminal() -> None:
         "import logging\n" + _COMMAND + "@click.command(cls=Command)\ndef main():\n"
         "    logging.warning('%s is bad', 'a\\x1b]0;pwned\\x07.png')\n    raise UserError('no \\x9b31m.png')\nmain()"
     )
-    result = python(code)
+    result = run_python("-c", code)
     assert result.returncode == 2
     assert "a\\x1b]0;pwned\\x07.png" in result.stderr
     assert "\\x9b31m" in result.stderr
@@ -284,5 +281,5 @@ def test_under_torchrun_the_first_process_speaks_first() -> None:
         "import time, dnnlib.cli as cli; cli._OTHERS_WAIT_S = 0.2; start = time.monotonic()\n"
         "try: cli._fail('wrong')\nexcept SystemExit: print(time.monotonic() - start)"
     )
-    waits = [float(python(code, env={**os.environ, "RANK": str(rank)}).stdout) for rank in (0, 1)]
+    waits = [float(run_python("-c", code, RANK=str(rank)).stdout) for rank in (0, 1)]
     assert waits[0] < 0.2 <= waits[1]
