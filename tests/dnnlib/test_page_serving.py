@@ -15,9 +15,9 @@ import pytest
 
 from dnnlib.page import Studio, create_app, serve
 from tests.dnnlib.page_stand_in import TOKEN, StandIn
+from tests.scripts import ROOT
 
 pytest.importorskip("flask")
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_nothing_runs_after_the_end_whatever_a_client_holds_open(tmp_path: Path) -> None:

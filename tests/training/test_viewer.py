@@ -17,17 +17,16 @@ from datasets.trajectories import Move
 from dnnlib import UserError, imaging
 from dnnlib.page import Upload
 from metrics.neighbours import NeighbourReport
-from tests.golden import TINY, fill
+from tests.golden import tiny_network
 from torch_utils.cameras import Camera
 from training import viewer
 from training.generation import NovelViewSampler
-from training.precond import NVPrecond
 from training.viewer import PageRenderer
 
 
 @pytest.fixture(scope="module")
 def sampler() -> NovelViewSampler:
-    return NovelViewSampler(fill(NVPrecond(**TINY)), sampler_kwargs={"num_steps": 2})
+    return NovelViewSampler(tiny_network(), sampler_kwargs={"num_steps": 2})
 
 
 @pytest.fixture
@@ -88,7 +87,7 @@ def test_a_draft_has_the_camera_of_the_picture_it_announces(
 
 
 def test_a_draft_takes_the_base_network_alone(sampler: NovelViewSampler) -> None:
-    net = fill(NVPrecond(**TINY))
+    net = tiny_network()
     guided = NovelViewSampler(net, gnet=net, guidance=2.0, sampler_kwargs={"num_steps": 32, "solver": "heun"})
     draft = viewer.draft_sampler(guided)
     assert draft.evaluations == {"net": 3}

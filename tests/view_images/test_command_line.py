@@ -17,22 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 import view_images
-from tests.golden import TINY, fill
+from tests.scripts import ROOT, error_of
 from tests.view_images.driving import photograph
-from training.model_io import save_network
-from training.precond import NVPrecond
 
 pytest.importorskip("flask")
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-@pytest.fixture
-def network(tmp_path: Path) -> str:
-    save_network(tmp_path / "net.safetensors", fill(NVPrecond(**TINY)))
-    return str(tmp_path / "net.safetensors")
 
 
 @contextmanager
@@ -95,7 +85,6 @@ def test_a_signal_while_it_renders_ends_it_in_order(
 def test_a_port_in_use_is_one_line(network: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        result = CliRunner().invoke(view_images.main, ["--net", network, "--port", port])
-    assert result.exit_code == 2
-    assert f"Error: cannot listen at 127.0.0.1, port {port}" in result.output
-    assert "try --port 0" in result.output
+        error = error_of(view_images.main, "--net", network, "--port", port)
+    assert f"Error: cannot listen at 127.0.0.1, port {port}" in error
+    assert "try --port 0" in error
