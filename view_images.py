@@ -67,13 +67,15 @@ def main(**options: Any) -> None:
 
 def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
     """The page's photographs and renderings, made by `sampler`."""
-    from datasets.trajectories import PATHS, Move, plan_path
+    from datasets.trajectories import PATHS, Move, plan_path, unit_of_paths
     from datasets.user_image import read_photograph
     from dnnlib.imaging import save_png
     from dnnlib.page import Studio
     from dnnlib.util import UserError
     from metrics.neighbours import NeighbourReport
     from training.trajectory import PathFolder, PathRenderer, evaluations, photograph_with_crop, watch_evaluations
+
+    typical_depth = sampler.net.typical_depth
 
     def open_photograph(file: Path) -> dict[str, Any]:
         photograph = read_photograph(file)
@@ -85,14 +87,15 @@ def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
         try:
             photograph = read_photograph(file, request.get("fov"))
             if "move" in request:
-                cameras = [Move(**request["move"]).camera(photograph.view.camera, request["scene_scale"])]
+                move, unit = Move(**request["move"]), request["scene_scale"] * unit_of_paths(typical_depth)
+                cameras = [move.camera(photograph.view.camera, unit)]
             else:
                 path = request["path"]
                 if "text" in request:
                     path = folder / f"path{Path(request['path']).suffix}"
                     path.write_text(request["text"])
                 wanted = (request.get(name) for name in ("frames", "amount", "scene_scale", "convention", "pose"))
-                photograph, cameras = plan_path(photograph, str(path), *wanted)
+                photograph, cameras = plan_path(photograph, str(path), *wanted, typical_depth)
             how = {"seeds": [request["seed"]], "condition": request["condition"]}
             renderer = PathRenderer(sampler, photograph.view, cameras, batch_size=1, **how)
         except (KeyError, TypeError) as error:

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dnnlib.util import UserError, atomic_path
+from dnnlib.text_files import parse_json, read_text
+from dnnlib.util import UserError, atomic_path, one_line
 from torch_utils.batches import Pair
 
 CONTEXTS = ("first", "second", "closer")  # of two context frames, which is the source
@@ -193,9 +194,9 @@ def read_pair_rows(path: str | PathLike, context: str = "first") -> list[tuple[F
         raise UserError(f"context is one of {', '.join(CONTEXTS)}, not {context}")
     file = Path(path, "run.json") if Path(path).is_dir() else Path(path)
     try:
-        rows = list(_rows(file.read_text(encoding="utf-8"), context))
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__} {error}"
+        rows = list(_rows(read_text(file), file, context))
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__} {one_line(error)}"
         raise UserError(
             f"{path}: not a pair list ({reason}); expected a JSON list or JSON lines of "
             '{"clip": name, "source": frame, "target": frame}, a run.json, an evaluation_index of pixelSplat, '
@@ -206,19 +207,20 @@ def read_pair_rows(path: str | PathLike, context: str = "first") -> list[tuple[F
     return rows
 
 
-def _rows(text: str, context: str) -> Iterator[tuple[FramePair, int]]:
+def _rows(text: str, file: Path, context: str) -> Iterator[tuple[FramePair, int]]:
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
     if text.lstrip()[:1] not in ("[", "{"):
-        for line in filter(None, map(str.strip, text.splitlines())):
+        for line in lines:
             clip, source, *targets = line.split()
             once = targets[:1] if len(set(targets)) == 1 else targets  # Flash3D repeats a target that stands alone
             if not targets:
                 raise ValueError(f"no target in the line {line!r}")
             yield from ((FramePair(clip, int(source), int(target)), place) for place, target in enumerate(once))
         return
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError:
-        content = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and all(line[0] == "{" and line[-1] == "}" for line in lines):
+        content = [parse_json(line, file) for line in lines]
+    else:
+        content = parse_json(text, file)
     if isinstance(content, dict) and {"clip", "source", "target"} <= content.keys():
         content = [content]  # JSON lines, of which there is one
     if isinstance(content, list):

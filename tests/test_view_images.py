@@ -19,21 +19,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
 import view_images
 from datasets.trajectories import PATHS
 from dnnlib.page import create_app
-from tests.golden import fill
+from tests.golden import tiny_network
+from tests.scripts import invoke
 from training.generation import NovelViewSampler
-from training.model_io import save_network
-from training.precond import NVPrecond
 
 webdriver = pytest.importorskip("selenium.webdriver")
 serving = pytest.importorskip("werkzeug.serving")
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = dict(model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[8], channels_per_head=8)
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--window-size=1300,900",
@@ -43,7 +40,7 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     torch.manual_seed(0)
-    sampler = NovelViewSampler(fill(NVPrecond(16, **SMALL)), sampler_kwargs={"num_steps": 2})
+    sampler = NovelViewSampler(tiny_network(), sampler_kwargs={"num_steps": 2})
     app = create_app(view_images.studio(sampler, tmp_path_factory.mktemp("studio")), ["127.0.0.1"])
     server = serving.make_server("127.0.0.1", 0, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -214,12 +211,6 @@ def test_the_page_loads_nothing_from_elsewhere(page: object, address: str) -> No
     assert all(name.startswith((address, "data:", "blob:")) for name in names)
 
 
-@pytest.fixture
-def network(tmp_path: Path) -> str:
-    save_network(tmp_path / "net.safetensors", fill(NVPrecond(16, **SMALL)))
-    return str(tmp_path / "net.safetensors")
-
-
 def test_the_command_line_serves_this_machine_and_says_so_where_it_serves_others(network: str) -> None:
     for host, warned in (("127.0.0.1", False), ("0.0.0.0", True)):
         command = [sys.executable, "view_images.py", "--net", network, "--host", host, "--port", "0"]
@@ -238,7 +229,7 @@ def test_the_command_line_serves_this_machine_and_says_so_where_it_serves_others
 def test_a_port_in_use_is_one_line(network: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        result = CliRunner().invoke(view_images.main, ["--net", network, "--port", port])
+        result = invoke(view_images.main, "--net", network, "--port", port)
     assert result.exit_code == 2
     assert f"Error: cannot listen at 127.0.0.1, port {port}" in result.output
     assert "try --port 0" in result.output

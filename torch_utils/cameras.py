@@ -8,10 +8,15 @@ centre is at (0.5, 0.5) and the principal point of an uncropped camera is usuall
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+
+from dnnlib.util import UserError, check_regular
 
 # Statistics of (relative pose [12], source fx fy cx cy, target fx fy cx cy) at 64x64 on RealEstate10K: docs/method.md,
 # section 2.2.
@@ -32,6 +37,7 @@ _GEOMETRY_STD = (
     6.6464, 6.6511, 0.0, 0.0,
 )  # fmt: skip
 
+REALESTATE10K_COLUMNS = 19  # of a line of a camera file
 _ROTATION_TOLERANCE = 1e-3  # camera files carry 9 digits; products of a few rotations stay far below this
 _PUBLISHED_RESOLUTIONS = (256, 64)  # the sizes through which the published code sends K, one after the other
 
@@ -128,8 +134,39 @@ class Camera:
 
     def crop_center(self, width: int | None = None, height: int | None = None) -> Camera:
         """The central width x height pixels; by default the central square of the shorter side."""
-        box = center_box(self.width, self.height, width, height)
+        return self._crop(*center_box(self.width, self.height, width, height))
+
+    def square(self, resolution: int | None = None) -> Camera:
+        """Cropped to the `square_box`, then resized to resolution x resolution: what the networks see."""
+        camera = self._crop(*self.square_box())
+        return camera if resolution is None else camera.resize(resolution)
+
+    def _crop(self, *box: int) -> Camera:
         return self if box == (0, 0, self.width, self.height) else self.crop(*box)
+
+    def square_box(self) -> tuple[int, int, int, int]:
+        """(left, top, side, side) of the largest square around the principal point.
+
+        The networks take the principal point to be in the middle. One that is within a pixel of the frame's middle
+        gives the central square of the shorter side (docs/method.md, section 2.1). Raises UserError where the square
+        would have less than half of that side, and ValueError for a batch whose principal points differ.
+        """
+        size, shorter = (self.width, self.height), min(self.width, self.height)
+        pixel = shorter / self.frame_side  # of the frame that the camera was read from, at most
+        columns = tuple(zip(*self.intrinsics[..., :2, 2].reshape(-1, 2).tolist(), strict=True))
+        if all(abs(value - n / 2) <= pixel for values, n in zip(columns, size, strict=True) for value in values):
+            return center_box(*size)
+        if any(max(values) - min(values) > pixel for values in columns):
+            raise ValueError("the principal points of a batch of cameras differ: crop one after the other")
+        center = tuple(sum(values) / len(values) for values in columns)
+        side = min(shorter, *(round(2 * min(c, n - c)) for c, n in zip(center, size, strict=True)))
+        if side < shorter / 2:
+            raise UserError(
+                "the principal point ({:.0f}, {:.0f}) of a frame of {}x{} is so far from its middle that the square "
+                "around it would have less than half of the frame's side".format(*center, *size)
+            )
+        left, top = (min(max(round(c - side / 2), 0), n - side) for c, n in zip(center, size, strict=True))
+        return left, top, side, side
 
     def resize(self, width: int, height: int | None = None) -> Camera:
         """The camera of the image resized to width x height (default: a square)."""
@@ -185,13 +222,15 @@ class View:
 
     def crop_center(self, width: int | None = None, height: int | None = None) -> View:
         """The central width x height pixels; by default the central square of the shorter side."""
-        left, top, w, h = center_box(self.camera.width, self.camera.height, width, height)
-        if (w, h) == (self.camera.width, self.camera.height):
+        return self._crop(*center_box(self.camera.width, self.camera.height, width, height))
+
+    def _crop(self, left: int, top: int, width: int, height: int) -> View:
+        if (width, height) == (self.camera.width, self.camera.height):
             return self
-        rows, columns = slice(top, top + h), slice(left, left + w)
+        rows, columns = slice(top, top + height), slice(left, left + width)
         return View(
             self.image[:, rows, columns],
-            self.camera.crop(left, top, w, h),
+            self.camera.crop(left, top, width, height),
             None if self.depth is None else self.depth[rows, columns],
         )
 
@@ -206,8 +245,8 @@ class View:
         return View(resize_image(self.image, width, height), self.camera.resize(width, height), depth)
 
     def square(self, resolution: int) -> View:
-        """Centre crop to the shorter side, then resize to resolution x resolution (docs/method.md, section 2.1)."""
-        return self.crop_center().resize(resolution)
+        """Cropped and resized like its camera: what the networks see (docs/method.md, section 2.1)."""
+        return self._crop(*self.camera.square_box()).resize(resolution)
 
 
 def center_box(
@@ -276,24 +315,33 @@ def check_rotation(matrix: torch.Tensor) -> None:
         raise ValueError(f"not a rotation: determinant {determinant:.4f}, R R^T differs from 1 by {error:.2g}")
 
 
+def read_realestate10k_text(path: str | PathLike) -> str:
+    """The text of a camera file, of whose first line nothing is needed: that may be in any encoding.
+
+    Raises OSError, and UnicodeDecodeError for what is no text.
+    """
+    check_regular(path)
+    head, newline, rest = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").partition(b"\n")
+    return (head.decode("utf-8", errors="replace") if newline else head.decode()) + newline.decode() + rest.decode()
+
+
 def parse_realestate10k(text: str) -> tuple[str, list[int], torch.Tensor]:
     """A RealEstate10K clip file: its URL, the timestamps in microseconds and the cameras, float64 [N, 18].
 
-    First line a URL, then a line a frame: ``timestamp fx fy cx cy 0 0 r11 r12 r13 t1 r21 .. t3``.
-    Raises ValueError that names the line.
+    A line a frame: ``timestamp fx fy cx cy 0 0 r11 r12 r13 t1 r21 .. t3``. A first line that is no frame is the URL,
+    whatever it holds; where it is missing the URL is empty. Raises ValueError that names the line.
     """
     lines = text.splitlines()
-    if not lines or len(lines[0].split()) != 1:
-        raise ValueError("line 1: a camera file starts with a line that holds its URL")
+    url = lines[0].strip() if lines and not _is_frame(lines[0]) else ""
     numbers, timestamps, rows = [], [], []
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines, start=1):
         fields = line.split()
-        if not fields:
+        if not fields or (number == 1 and not _is_frame(line)):
             continue
-        if len(fields) != 19:
-            raise ValueError(f"line {number}: {len(fields)} columns where 19 are expected")
+        if len(fields) != REALESTATE10K_COLUMNS:
+            raise ValueError(f"line {number}: {len(fields)} columns where {REALESTATE10K_COLUMNS} are expected")
         try:
-            timestamps.append(int(fields[0]))
+            timestamps.append(_timestamp(fields[0]))
             rows.append([float(field) for field in fields[1:]])
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
@@ -307,7 +355,29 @@ def parse_realestate10k(text: str) -> tuple[str, list[int], torch.Tensor]:
                 Camera.from_normalized(camera, 1, 1)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
-    return lines[0].strip(), timestamps, cameras
+    return url, timestamps, cameras
+
+
+def _is_frame(line: str) -> bool:
+    """Whether a first line is meant as a frame: numbers alone, and about as many."""
+    fields = line.split()
+    return len(fields) > REALESTATE10K_COLUMNS // 2 and all(_is_number(field) for field in fields)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) is not None
+    except ValueError:
+        return False
+
+
+def _timestamp(text: str) -> int:
+    """``"33367"`` or ``"33367.0"`` to a number of microseconds; ValueError for what is none."""
+    with suppress(ValueError):
+        return int(text)
+    if not _is_number(text) or not math.isfinite(float(text)):
+        raise ValueError(f"{text!r} is no timestamp")
+    return round(float(text))
 
 
 def format_realestate10k(url: str, timestamps: list[int], cameras: torch.Tensor) -> str:
@@ -332,7 +402,7 @@ def geometry_vector(
     """
 
     def intrinsics(camera: Camera) -> torch.Tensor:
-        square = camera.crop_center()
+        square = camera.square()
         if published_intrinsics:
             first, second = _PUBLISHED_RESOLUTIONS
             square = square.resize(second)

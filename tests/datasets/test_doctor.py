@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from datasets.conventions import CONVENTIONS, OPENCV_TO_CAMERA, OPENGL_TO_WORLD, fit_of_poses, reread
 from datasets.doctor import main
 from datasets.synthetic import SyntheticClips, write_tree
 from tests.datasets.layout_writers import write_lvsm, write_nerfstudio
+from tests.scripts import invoke
 from torch_utils.cameras import Camera, View, format_realestate10k, parse_realestate10k
 from torch_utils.warping import euler_rotation
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [*map(str, arguments), "--workers=1"], catch_exceptions=False)
+    return invoke(main, *arguments, "--workers=1")
 
 
 def findings(root: Path, *arguments: str) -> set[tuple[str, str]]:
@@ -110,7 +111,7 @@ def test_each_of_many_kinds_of_damage_is_named(rooms: Path, tmp_path: Path) -> N
         ("duplicate timestamps", "train-00013: 1, the first at position 3"),
         ("frames that the camera file lacks", "train-00013: 1, such as 100101"),
         ("duplicate frames", "train-00013: 1, such as positions 2 and 3"),
-        ("unreadable camera file", "train-00014.txt: line 1"),
+        ("unreadable camera file", "train-00014.txt: it has no line of a camera"),
     }
     found = findings(root)
     named = {(kind, where) for kind, where in expected if any(k == kind and w.startswith(where) for k, w in found)}

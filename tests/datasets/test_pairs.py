@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from datasets.pairs import (
     write_pairs,
 )
 from dnnlib.util import UserError
+from tests.scripts import run_python
 
 positions = st.lists(st.integers(0, 40), unique=True, max_size=12).map(sorted)
 ranges = st.none() | st.tuples(st.integers(1, 20), st.integers(1, 20)).map(lambda r: (r[0], r[0] + r[1]))
@@ -86,8 +85,7 @@ PINNED = """\
 
 def test_the_numbers_never_change() -> None:
     """Pinned, and from another process: tables of pair k must stay reproducible."""
-    command, root = [sys.executable, "-c", CHOICES], Path(__file__).parents[2]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=root, env={"PYTHONHASHSEED": "7"})
+    run = run_python("-c", CHOICES, PYTHONHASHSEED="7")
     assert run.stdout == PINNED, run.stderr
 
 

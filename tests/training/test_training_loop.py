@@ -10,7 +10,7 @@ import resource
 import signal
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +40,6 @@ from training.training_loop import Trainer, train, training_pairs
 # Sums over images in another order differ by float32 rounding, which Adam's division then amplifies a little.
 LOSS_TOLERANCE = 2e-6
 WEIGHT_TOLERANCE = 5e-5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -335,3 +327,15 @@ def test_a_run_starts_from_a_network(data: Path, processes: Processes, tmp_path:
         torch.testing.assert_close(net.state_dict(), earlier.net.state_dict(), rtol=0, atol=0)
     with pytest.raises(UserError, match="another architecture"):
         Trainer(tiny_config(data, {"model_channels": 16}, init=str(file)), processes)
+
+
+def test_snapshots_carry_the_typical_depth_of_the_clips(
+    data: Path, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("datasets.typical_depth.typical_depth", lambda pairs: seen.append(pairs) or 6.5)
+    train(tiny_config(data, duration=32, snapshot=16), tmp_path, processes)
+    found = [load_network(file).typical_depth for file in tmp_path.glob("network-snapshot-*.safetensors")]
+    assert found == [6.5] * 4
+    (pairs,) = seen  # measured once, at the size that the frames are stored in
+    assert pairs.resolution is None
