@@ -84,6 +84,12 @@ _MODES = {
     help="Camera-to-world matrices, or world-to-camera.",
 )
 @option(
+    "--known-pixels/--no-known-pixels",
+    section=PHOTOGRAPHS,
+    default=True,
+    help="Keep what the photograph shows of a view.",
+)
+@option(
     "--frames",
     section=PATHS,
     type=int,
@@ -194,7 +200,7 @@ def _estimate(options: dict[str, Any], processes: Processes) -> None:
 
     sampler, _ = open_sampler(options, processes.device)
     if options["images"] or options["clip"] is not None:
-        paths = _open_paths(options, sampler.resolution).values()
+        paths = _open_paths(options, sampler).values()
         images = sum(len(open_path()[1]) for open_path in paths) * options["samples"]
     else:
         images = len(options["seeds"])
@@ -225,7 +231,7 @@ def _follow_paths(options: dict[str, Any], processes: Processes, log: logging.Lo
     check_fps(options["fps"])  # now, and not in a folder that has begun to fill
     sampler, _ = open_sampler(options, processes.device)
     batch = choose_batch(options["batch"], sampler, options["frames"] and options["frames"] * options["samples"])
-    paths, failures = _open_paths(options, sampler.resolution), Failures()
+    paths, failures = _open_paths(options, sampler), Failures()
     for name in processes.share(list(paths)):
         folder = options["outdir"] / (name if len(paths) > 1 else "")
         try:
@@ -257,6 +263,7 @@ def _follow_path(
     log.info("%s: %s, %d frames", photograph.name, fov, len(cameras))
     seeds = options["seeds"][: options["samples"]]
     how = {name: options[name] for name in ("condition", "key_every", "fresh_noise")}
+    how["known_pixels"] = options["known_pixels"] and bool(options["images"])
     renderer = PathRenderer(sampler, photograph.view, cameras, seeds, batch_size=batch, **how)
     reports = [NeighbourReport(), *([TruthReport(truth)] if truth else [])]
     frames = PathFolder(folder, options["overwrite"]).write(
@@ -275,22 +282,24 @@ def _follow_path(
     log.info("%s; see %s", "; ".join(map(str, reports)), folder / "sheet.png")
 
 
-def _open_paths(options: dict[str, Any], resolution: int) -> dict[str, Callable[[], _Path]]:
+def _open_paths(options: dict[str, Any], sampler: NovelViewSampler) -> dict[str, Callable[[], _Path]]:
     """What opens each photograph along the path, by name, or the one clip along its own."""
     if not options["images"]:
-        return {options["clip"]: lambda: _clip(options, resolution)}
+        return {options["clip"]: lambda: _clip(options, sampler.resolution)}
     from datasets.user_image import photograph_files
 
-    return {name: partial(_photograph, file, options) for name, file in photograph_files(options["images"]).items()}
+    files, typical_depth = photograph_files(options["images"]), sampler.net.typical_depth
+    return {name: partial(_photograph, file, options, typical_depth) for name, file in files.items()}
 
 
-def _photograph(file: Path, options: dict[str, Any]) -> _Path:
+def _photograph(file: Path, options: dict[str, Any], typical_depth: float | None) -> _Path:
     from datasets.trajectories import plan_path
     from datasets.user_image import read_photograph
 
     path = [options[name] for name in ("trajectory", "frames", "amount", "scene_scale", "convention", "pose")]
-    photograph, cameras = plan_path(read_photograph(file, options["fov"]), *path)
-    return photograph, cameras, [], {name: options[name] for name in ("trajectory", "scene_scale")}
+    photograph, cameras = plan_path(read_photograph(file, options["fov"]), *path, typical_depth)
+    details = {name: options[name] for name in ("trajectory", "scene_scale")}
+    return photograph, cameras, [], {**details, "typical_depth": typical_depth}
 
 
 def _clip(options: dict[str, Any], resolution: int) -> _Path:

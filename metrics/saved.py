@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,6 +17,8 @@ import torch
 
 from dnnlib import UserError
 from dnnlib.imaging import read_image
+from dnnlib.text_files import parse_json, read_json
+from dnnlib.util import check_regular, one_line
 from metrics.table import format_indices
 from metrics.views import Views
 from torch_utils.cameras import Camera
@@ -24,6 +26,7 @@ from torch_utils.depth import read_stored_depth
 
 ROLES = ("sample", "tgt", "src")
 RUN_FILE = "run.json"
+_MOST_BYTES = 1 << 27  # of a file in an archive: a few bytes there can be gigabytes when they are unpacked
 
 _PICTURE = re.compile(rf"({'|'.join(ROLES)})_(\d+)\.png")
 
@@ -54,10 +57,11 @@ class Archive:
             files = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
             return cls(root, sorted(files))
         try:
+            check_regular(root)
             archive = zipfile.ZipFile(root)
         except FileNotFoundError:
             raise UserError(f"there is no folder or zip file {root}") from None
-        except (zipfile.BadZipFile, OSError):
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             raise UserError(f"{root} is neither a folder nor a whole zip file") from None
         return cls(root, sorted(name for name in archive.namelist() if not name.endswith("/")), archive)
 
@@ -66,8 +70,14 @@ class Archive:
         if self._zip is None:
             return self.root / name
         try:
-            return _NamedBytes(self._zip.read(name), f"{self.root}/{name}")
-        except (zipfile.BadZipFile, OSError, EOFError):
+            with self._zip.open(name) as file:
+                data = file.read(_MOST_BYTES + 1)
+            if len(data) > _MOST_BYTES:
+                raise UserError(f"{self.root}/{one_line(name)} is too long for a picture or for {RUN_FILE}")
+            return _NamedBytes(data, f"{self.root}/{name}")
+        except UserError:
+            raise
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error):
             raise UserError(f"{self.root}/{name} is damaged: make the zip file again") from None
 
     def image(self, name: str) -> np.ndarray:
@@ -187,13 +197,13 @@ def _with_run(results: SavedViews) -> SavedViews:
         raise UserError(f"{archive.root} holds {' and '.join(names)}: judge one run at a time")
     file = archive.file(names[0])
     try:
-        run: Any = json.loads(file.read_bytes() if isinstance(file, Path) else file.read())
+        run: Any = read_json(file) if isinstance(file, Path) else parse_json(file.read(), RUN_FILE)
         records = {
             int(image["seed"]): PairRecord(image["source_camera"], image["target_camera"], int(image["gap"]))
             for image in run["images"]
         }
         range_selection = run["options"].get("range_selection") or "any"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise UserError(f"{RUN_FILE} in {archive.root} is not one of generate_images: remove or restore it") from None
     return replace(results, records=records, range_selection=str(range_selection))
 

@@ -7,22 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from generate_images import main
-from tests.golden import fill
+from tests.golden import tiny_network
+from tests.scripts import invoke
 from training.model_io import save_network
-from training.precond import NVPrecond
-
-SMALL = dict(model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[8], channels_per_head=8)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = tmp_path_factory.mktemp("network") / "net.safetensors"
-    save_network(file, fill(NVPrecond(16, **SMALL)))
-    return str(file)
 
 
 @pytest.fixture
@@ -40,7 +31,7 @@ def photograph(path: Path, width: int = 60, height: int = 40) -> Path:
 
 def run(network: str, *arguments: str | Path) -> Result:
     fixed = ["--net", network, "--steps", "1", "--device", "cpu"]
-    return CliRunner().invoke(main, [*fixed, *map(str, arguments)])
+    return invoke(main, *fixed, *arguments)
 
 
 def test_one_command(network: str, photo: Path, tmp_path: Path) -> None:
@@ -56,6 +47,20 @@ def test_one_command(network: str, photo: Path, tmp_path: Path) -> None:
     assert again.exit_code == 0, again.output
     for name in frames:  # what was written is read back as the same path
         assert np.array_equal(np.asarray(Image.open(out / name)), np.asarray(Image.open(tmp_path / "again" / name)))
+
+
+def test_orbits_turn_around_what_the_network_has_learned_to_expect(photo: Path, tmp_path: Path) -> None:
+    net = tiny_network()
+    net.typical_depth = 7.0
+    save_network(tmp_path / "net.safetensors", net)
+    arguments = ["--image", photo, "--frames", 5, "--outdir", tmp_path / "out"]
+    assert run(str(tmp_path / "net.safetensors"), *arguments).exit_code == 0
+    document = json.loads((tmp_path / "out" / "trajectory.json").read_text())
+    assert document["typical_depth"] == 7.0
+    poses = np.array([frame["transform_matrix"] for frame in document["frames"]])  # OpenGL's axes
+    pivot = poses[0] @ [0, 0, -7, 1]
+    assert np.linalg.norm(poses[:, :, 3] - pivot, axis=1) == pytest.approx([7.0] * 5)
+    assert len({round(x, 3) for x in poses[:, 0, 3]}) > 2
 
 
 def test_every_option_of_photographs(network: str, photo: Path, tmp_path: Path) -> None:
@@ -123,7 +128,7 @@ def test_estimate_counts_frames_and_samples(network: str, photo: Path) -> None:
         (["--image", "{dot}"], "is 1x1 pixels"),
         (["--image", "{photo}", "--frames", "0"], "a path of 0 frames shows nothing"),
         (["--image", "{photo}", "--trajectory", "loop"], "there is no camera path 'loop'"),
-        (["--image", "{photo}", "--trajectory", "{text}"], "text.txt: line 1: 3 columns where"),
+        (["--image", "{photo}", "--trajectory", "{text}"], "text.txt: plain matrices do not tell their convention"),
         (["--image", "{photo}", "--samples", "9"], "9 samples need as many seeds; --seeds has 8"),
         (["--image", "{photo}", "--range-selection", "mid"], "--range-selection is for pairs of a data set"),
         (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),

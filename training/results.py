@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnnlib.imaging import contact_sheet, read_image, save_png
 from dnnlib.sampling_options import NETWORK_ROLES
+from dnnlib.text_files import read_json
 from dnnlib.util import UserError, atomic_path, file_sha256, writable_directory
 from torch_utils.batches import Pair
 from torch_utils.depth import save_stored_depth
@@ -61,12 +62,14 @@ class ResultFolder:
         if overwrite or not run.exists():
             return
         try:
-            content = json.loads(run.read_text())
+            content = read_json(run)
             earlier, records = (
                 {**_BEFORE, **content["options"]},
                 {record["seed"]: record for record in content["images"]},
             )
-        except (json.JSONDecodeError, KeyError, TypeError):
+            if not all(isinstance(seed, int) for seed in records):
+                raise TypeError("seeds that are no numbers")
+        except (UserError, KeyError, TypeError):
             raise UserError(f"{run} is damaged: give --overwrite or another --outdir") from None
         for name, value in self.identity.items():
             if earlier.get(name) != value:

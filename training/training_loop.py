@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -23,12 +24,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from dnnlib.util import UserError, atomic_path, format_bytes, writable_directory
+from dnnlib.locks import sole_user
+from dnnlib.text_files import read_json
+from dnnlib.util import UserError, atomic_path, format_bytes, one_line, writable_directory
 from torch_utils.batches import Batch, Pair, collate
 from torch_utils.depth import STORED, DepthModel, choose_depth_model
 from torch_utils.distributed import Processes
 from torch_utils.random import SeededGenerators, seed_of
-from training.checkpoint import kimg_name, load_newest_state, remove_leftovers, save_state
+from training.checkpoint import check_moments, kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
 from training.layers import normalize_weights
 from training.model_io import copy_weights, save_network
@@ -38,6 +41,8 @@ from training.reporting import Reporter, logging_to, sample_sheet
 from training.schedule import learning_rate
 
 Evaluate = Callable[[NVPrecond, str], dict[str, float]]  # an averaged network and a range of frame gaps to metrics
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 _log = logging.getLogger("training")
 _BYTES_PER_PARAMETER = 4 * (1 + 2 + 2)  # of a checkpoint: weights, two moments of Adam, two averages
@@ -122,6 +127,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
+        check_moments(self.optimizer)
         self.ema.load_state_dict(state["ema"])
         self.images = state["images"]
         self.losses = list(torch.tensor(state.get("losses", []), device=self.processes.device))
@@ -173,8 +179,8 @@ def train(
 ) -> None:
     """Train in the run folder `outdir`, going on from its newest checkpoint where it has one.
 
-    SIGTERM and SIGINT end the run after the running step, with a checkpoint. Raises UserError, before anything is
-    computed, where the folder, the disk, the data or an earlier run in the folder stand against it.
+    SIGTERM, SIGINT and SIGHUP end the run after the running step, with a checkpoint. Raises UserError, before anything
+    is computed, where the folder, the disk, the data or an earlier run in the folder stand against it.
 
     Args:
         outdir: on several machines a folder that all of them see.
@@ -183,8 +189,10 @@ def train(
     """
     outdir = Path(outdir)
     trainer = Trainer(config, processes)
-    _prepare_folder(config, outdir, trainer)
-    with logging_to(outdir / "log.txt") if processes.is_main else contextlib.nullcontext():
+    with (
+        _own_folder(config, outdir, trainer),
+        logging_to(outdir / "log.txt") if processes.is_main else contextlib.nullcontext(),
+    ):
         _resume(trainer, outdir)
         with _Reports(config, outdir, trainer, evaluate, sr_model) as reports, _stop_signals() as stop:
             for batch in step_batches(config, trainer):
@@ -269,9 +277,20 @@ class _Reports:
         if self.reporter is not None and values:
             self.reporter.record(self.trainer.images, values)
 
+    @cached_property
+    def _typical_depth(self) -> float | None:
+        """Of the clips trained on, whatever their mix; a matter of seconds, once."""
+        from datasets.realestate10k import RealEstate10K
+        from datasets.typical_depth import typical_depth
+
+        found = typical_depth(RealEstate10K(self.config.data, "train", self.config.range_selection, resolution=None))
+        _log.info("typical depth of the views: %s", "too few points to tell" if found is None else f"{found:.2f} units")
+        return found
+
     def _save_snapshots(self) -> None:
         ema, images = self.trainer.ema, self.trainer.images
         for std, average in zip(ema.stds, ema.averages, strict=True):
+            average.typical_depth = self._typical_depth
             provenance = {"images": images, "ema_std": std, "training_options": self.config.to_dict()}
             path = self.outdir / f"network-snapshot-{kimg_name(images)}-{std:.3f}.safetensors"
             save_network(path, average, provenance, torch.float16)
@@ -316,7 +335,7 @@ def step_batches(config: TrainingConfig, trainer: Trainer) -> Iterator[Batch]:
 
 def _leave_signals_to_parent(_: int) -> None:
     """The parent still needs its data workers to end its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -335,18 +354,25 @@ def training_pairs(config: TrainingConfig) -> Dataset[Pair]:
     return pairs
 
 
-def _prepare_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> None:
-    """Refuse what would go wrong later: an unwritable folder, a full disk, another run's folder."""
+@contextlib.contextmanager
+def _own_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> Iterator[None]:
+    """Keep the folder to this run within the block, and refuse what would go wrong later.
+
+    That is an unwritable folder, a full disk, another run's folder, and one that a run is at work in.
+    """
     problem = ""
-    if trainer.processes.is_main:
-        try:
-            _check_folder(config, writable_directory(outdir), trainer)
-            remove_leftovers(outdir)
-        except UserError as error:
-            problem = str(error)
-    problem = trainer.processes.gather([problem])[0]
-    if problem:
-        raise UserError(problem)
+    with contextlib.ExitStack() as stack:
+        if trainer.processes.is_main:
+            try:
+                stack.enter_context(sole_user(writable_directory(outdir), "training"))
+                _check_folder(config, outdir, trainer)
+                remove_leftovers(outdir)
+            except UserError as error:
+                problem = str(error)
+        problem = trainer.processes.gather([problem])[0]
+        if problem:
+            raise UserError(problem)
+        yield
 
 
 def _check_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> None:
@@ -360,8 +386,8 @@ def _check_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> Non
     options = outdir / "training_options.json"
     if options.exists():
         try:
-            different = config.differences(json.loads(options.read_text()))
-        except (json.JSONDecodeError, AttributeError):
+            different = config.differences(read_json(options))
+        except (UserError, AttributeError, TypeError):
             raise UserError(f"{options} is damaged: choose another --outdir") from None
         if different:
             raise UserError(f"{outdir} holds a run with other options ({different[0]}): choose another --outdir")
@@ -373,7 +399,14 @@ def _resume(trainer: Trainer, outdir: Path) -> None:
     """Bring the trainer to the newest state in the folder, the same one on every process."""
     state = load_newest_state(outdir)
     if state is not None:
-        trainer.load_state_dict(state)
+        try:
+            trainer.load_state_dict(state)
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            reason = one_line(str(error).partition("\n")[0] or type(error).__name__)
+            raise UserError(
+                f"the training state of {state['images']} images in {outdir} does not fit this run ({reason}): "
+                f"move it away or choose another --outdir"
+            ) from None
     seen = trainer.processes.gather([trainer.images])
     if len(set(seen)) > 1:
         raise UserError(
@@ -384,9 +417,10 @@ def _resume(trainer: Trainer, outdir: Path) -> None:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[Event]:
-    """Within the block SIGTERM and SIGINT set the event instead of ending the process."""
+    """Within the block the signals set the event instead of ending the process, but for those that are ignored."""
     stop = Event()
-    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in heard}
     try:
         yield stop
     finally:

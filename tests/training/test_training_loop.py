@@ -10,7 +10,7 @@ import resource
 import signal
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +40,6 @@ from training.training_loop import Trainer, train, training_pairs
 # Sums over images in another order differ by float32 rounding, which Adam's division then amplifies a little.
 LOSS_TOLERANCE = 2e-6
 WEIGHT_TOLERANCE = 5e-5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +105,7 @@ def test_goes_on_with_another_number_of_processes(data: Path, whole: Path, tmp_p
     assert relative_difference(final_tensors(tmp_path), final_tensors(whole)) < WEIGHT_TOLERANCE
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     data: Path, whole: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -362,3 +354,33 @@ def test_a_run_starts_from_a_network(data: Path, processes: Processes, tmp_path:
         torch.testing.assert_close(net.state_dict(), earlier.net.state_dict(), rtol=0, atol=0)
     with pytest.raises(UserError, match="another architecture"):
         Trainer(tiny_config(data, {"model_channels": 16}, init=str(file)), processes)
+
+
+def test_snapshots_carry_the_typical_depth_of_the_clips(
+    data: Path, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("datasets.typical_depth.typical_depth", lambda pairs: seen.append(pairs) or 6.5)
+    train(tiny_config(data, duration=32, snapshot=16), tmp_path, processes)
+    found = [load_network(file).typical_depth for file in tmp_path.glob("network-snapshot-*.safetensors")]
+    assert found == [6.5] * 4
+    (pairs,) = seen  # measured once, at the size that the frames are stored in
+    assert pairs.resolution is None
+
+
+def test_a_second_run_in_the_folder_of_a_running_one_is_refused(data: Path, tmp_path: Path) -> None:
+    config = tiny_config(data, duration=1 << 20, workers=1, snapshot=None)
+    (tmp_path / "run").mkdir()
+    first = Run(tmp_path / "run", config)
+    try:
+        wait_for(lambda: bool(state_names(tmp_path / "run")))
+        leftover = tmp_path / "run" / ".training-state-0000999.000.0.tmp.pt"
+        leftover.write_bytes(b"what the first is writing")
+        second = Run(tmp_path / "run", config)
+        assert second.wait() == [1]
+        assert "another training is at work in" in second.errors()
+        assert leftover.exists()
+        os.kill(first.processes[0].pid, signal.SIGHUP)
+        assert first.wait() == [0]
+    finally:
+        first.wait(0)
