@@ -100,7 +100,7 @@ def per_pair(table: Table) -> dict[str, dict[Key, float]]:
 
 
 def read_per_pair(path: str | PathLike[str]) -> dict[str, dict[Key, float]]:
-    """Numbers of single pairs from a file that `--write-pairs` or `--json` wrote. Raises UserError for anything else."""
+    """Numbers of single pairs from what `--write-pairs` or `--json` wrote. Raises UserError for anything else."""
     try:
         rows = _table_rows(read_text(path), path)
         found: dict[str, dict[Key, float]] = {}
