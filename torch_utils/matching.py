@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def sift(image: np.ndarray) -> Keypoints:
     from skimage.color import rgb2gray
     from skimage.feature import SIFT
 
-    extractor = SIFT()
+    extractor: Any = SIFT()
     try:
         extractor.detect_and_extract(rgb2gray(image))
     except RuntimeError:  # scikit-image's word for "found none"
