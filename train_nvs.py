@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 @option("--range-selection", section=DATA, type=RangeSelection(), help="Frame gap: mid, long or A-B (A <= gap < B).")
 @option("--depth-model", section=DATA, metavar="NAME|DIR", help="Depth of views: small, base, large, DIR, or file.")
 @option("--single-image-mix", section=DATA, type=float, default=0.0, help="Share of pairs from photographs, [0, 1).")
-@option("--single-image-data", section=DATA, metavar="DIR", default="photos", help="Folder of photographs.")
+@option("--single-image-data", section=DATA, metavar="DIR", help="Their folder.  [default: SingleImages in --data]")
 @option("--resolution", "img_resolution", section=NETWORK, type=int, default=64, help="Side of the images.")
 @option("--channels", "model_channels", section=NETWORK, type=int, default=128, help="Channels of the first level.")
 @option("--channel-mult", section=NETWORK, type=IntList(), default="1,2,3,4", help="Channels of the levels, relative.")
@@ -141,10 +142,10 @@ def make_evaluate(config: TrainingConfig, sr_model: NVPrecond | None, count: int
     """
     import torch
 
-    from datasets.realestate10k import RealEstate10K
+    from datasets.config import open_pairs
     from metrics import Evaluation
     from metrics.definitions import Views
-    from torch_utils.depth import STORED, choose_depth_model
+    from torch_utils.depth import choose_depth_model
     from training.generation import generate_images
 
     log = logging.getLogger("training")
@@ -158,12 +159,11 @@ def make_evaluate(config: TrainingConfig, sr_model: NVPrecond | None, count: int
         return True
 
     names = [name for name in METRICS if usable(name)]
-    stored = config.depth_model == STORED
     depth_model = choose_depth_model(config.depth_model, config.depth_model is not None, processes.device)
 
     def evaluate(net: NVPrecond, selection: str) -> dict[str, float]:
         try:
-            pairs = RealEstate10K(config.data, "test", selection, resolution=None, seed=config.seed, depth=stored)
+            pairs = open_pairs(replace(config.pairs("test"), range_selection=selection))
             evaluation = Evaluation(names, device=processes.device)
             seeds = processes.share(range(count))
             how = {"sr_model": sr_model, "depth_model": depth_model, "batch_size": 32}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.cli import Command, option
-from dnnlib.sampling_options import DATA_OPTIONS, network_options, solver_options
+from dnnlib.cli import Command, option, preset_option, settings_options
 from presets import SAMPLING
+from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
 
 if TYPE_CHECKING:
     from dnnlib.page import Send, Studio
@@ -19,12 +20,14 @@ PAGE = "Page"
 DOWNLOADS = ("video.mp4", "video.gif", "trajectory.json")
 LOCAL = ("127.0.0.1", "localhost")
 # The page has photographs of its own: what a preset says of data does not concern it.
-PRESETS = {name: {key: preset[key] for key in preset if key not in DATA_OPTIONS} for name, preset in SAMPLING.items()}
+_OPTIONS = {field.name for settings in (NetworkFiles, SamplingConfig) for field in fields(settings)}
+PRESETS = {name: {key: preset[key] for key in preset if key in _OPTIONS} for name, preset in SAMPLING.items()}
 
 
 @click.command(cls=Command)
-@network_options(PRESETS)
-@solver_options()
+@preset_option(PRESETS, section=NETWORKS)
+@settings_options(NetworkFiles)
+@settings_options(SamplingConfig)
 @option("--device", section=PAGE, help="cpu, cuda, cuda:N or mps.  [default: the best present]", show_default=False)
 @option("--host", section=PAGE, default="127.0.0.1", help="Address to listen at; the default is for this machine only.")
 @option("--port", section=PAGE, type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes a free one.")
@@ -45,7 +48,7 @@ def main(**options: Any) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it would tell every request
-    sampler, _ = open_sampler(options, options["device"] or best_device())
+    sampler, _ = open_sampler(NetworkFiles.of(options), SamplingConfig.of(options), options["device"] or best_device())
     host = options["host"]
     if host not in LOCAL:
         click.echo(
@@ -67,12 +70,14 @@ def main(**options: Any) -> None:
 
 def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
     """The page's photographs and renderings, made by `sampler`."""
+    from datasets.path_config import ViewPath
     from datasets.trajectories import PATHS, Move, plan_path
     from datasets.user_image import read_photograph
     from dnnlib.imaging import save_png
     from dnnlib.page import Studio
     from dnnlib.util import UserError
     from metrics.neighbours import NeighbourReport
+    from training.path_config import RenderConfig
     from training.trajectory import PathFolder, PathRenderer, evaluations, photograph_with_crop, watch_evaluations
 
     def open_photograph(file: Path) -> dict[str, Any]:
@@ -93,8 +98,8 @@ def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
                     path.write_text(request["text"])
                 wanted = (request.get(name) for name in ("frames", "amount", "scene_scale", "convention", "pose"))
                 photograph, cameras = plan_path(photograph, str(path), *wanted)
-            how = {"seeds": [request["seed"]], "condition": request["condition"]}
-            renderer = PathRenderer(sampler, photograph.view, cameras, batch_size=1, **how)
+            config = RenderConfig(condition=request["condition"])
+            renderer = PathRenderer(sampler, ViewPath(photograph, cameras), config, [request["seed"]], batch_size=1)
         except (KeyError, TypeError) as error:
             raise UserError(f"the page asked for something unknown ({error})") from None
         report, done, total = NeighbourReport(), 0, evaluations(renderer)
@@ -105,7 +110,7 @@ def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
             send({"progress": min(done / total, 1)})
 
         with watch_evaluations(sampler, tick):
-            for frame in PathFolder(folder).write(renderer, photograph, reports=[report]):
+            for frame in PathFolder(folder).write(renderer, [report]):
                 send({"frame": frame.name})
         send({"report": str(report), "files": [name for name in DOWNLOADS if (folder / name).exists()]})
 

@@ -51,7 +51,7 @@ def test_one_command(network: str, photo: Path, tmp_path: Path) -> None:
     assert frames | {"video.gif", "sheet.png", "trajectory.json"} <= {path.name for path in out.iterdir()}
     document = json.loads((out / "trajectory.json").read_text())
     assert document["neighbours"]["pairs"] == 2
-    assert (document["trajectory"], document["steps"]) == ("orbit", 1)
+    assert (document["trajectory"], document["num_steps"]) == ("orbit", 1)
     again = run(network, "--image", photo, "--trajectory", out / "trajectory.json", "--outdir", tmp_path / "again")
     assert again.exit_code == 0, again.output
     for name in frames:  # what was written is read back as the same path

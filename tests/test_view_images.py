@@ -29,6 +29,7 @@ from tests.golden import fill
 from training.generation import NovelViewSampler
 from training.model_io import save_network
 from training.precond import NVPrecond
+from training.sampling_config import SamplingConfig
 
 webdriver = pytest.importorskip("selenium.webdriver")
 serving = pytest.importorskip("werkzeug.serving")
@@ -43,7 +44,7 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     torch.manual_seed(0)
-    sampler = NovelViewSampler(fill(NVPrecond(16, **SMALL)), sampler_kwargs={"num_steps": 2})
+    sampler = NovelViewSampler(fill(NVPrecond(16, **SMALL)), config=SamplingConfig(num_steps=2))
     app = create_app(view_images.studio(sampler, tmp_path_factory.mktemp("studio")), ["127.0.0.1"])
     server = serving.make_server("127.0.0.1", 0, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -23,9 +23,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+from datasets.config import open_pairs
 from dnnlib.util import UserError, atomic_path, format_bytes, writable_directory
 from torch_utils.batches import Batch, Pair, collate
-from torch_utils.depth import STORED, DepthModel, choose_depth_model
+from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.distributed import Processes
 from torch_utils.random import SeededGenerators, seed_of
 from training.checkpoint import kimg_name, load_newest_state, remove_leftovers, save_state
@@ -291,8 +292,10 @@ class _StepShares(Dataset):
 
 def step_batches(config: TrainingConfig, trainer: Trainer) -> Iterator[Batch]:
     """This process's share of every step to come."""
+    pairs = open_pairs(config.training_pairs(), config.resolution)
+    _log.info("training data: %s", pairs.summary())
     loader = DataLoader(
-        _StepShares(training_pairs(config), trainer.image_numbers(0)),
+        _StepShares(pairs, trainer.image_numbers(0)),
         batch_size=None,
         sampler=range(trainer.images, config.duration, config.batch),
         num_workers=config.workers,
@@ -314,21 +317,6 @@ def _leave_signals_to_parent(_: int) -> None:
     """The parent still needs its data workers to end its step."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-def training_pairs(config: TrainingConfig) -> Dataset[Pair]:
-    """Pair k of the run is item k: clips, mixed with single photographs where the config says so."""
-    from datasets.realestate10k import RealEstate10K
-
-    settings = {"seed": config.seed, "depth": config.depth_model == STORED}
-    pairs = RealEstate10K(config.data, "train", config.range_selection, config.resolution, **settings)
-    if config.single_image_mix:
-        from datasets.single_image import Mixed, SingleImages
-
-        photographs = SingleImages(config.single_image_data, config.resolution, seed=config.seed)
-        pairs = Mixed(pairs, photographs, config.single_image_mix, seed=config.seed)
-    _log.info("training data: %s", pairs.summary())
-    return pairs
 
 
 def _prepare_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> None:

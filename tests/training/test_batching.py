@@ -12,6 +12,7 @@ from training import batching
 from training.batching import MemoryNeed, choose_batch, fitting_batch, measure_memory, probe
 from training.generation import NovelViewSampler
 from training.precond import NVPrecond
+from training.sampling_config import SamplingConfig
 
 NEED = MemoryNeed(fixed=1000, per_image=100)
 
@@ -20,8 +21,8 @@ NEED = MemoryNeed(fixed=1000, per_image=100)
 def sampler() -> NovelViewSampler:
     sr_model = fill(NVPrecond(**{**TINY, "img_resolution": 32}, super_res=True))
     guide = fill(NVPrecond(**TINY, uncond=True))
-    how = {"guidance": 2.0, "guidance_interval": (0.1, 1.0), "sampler_kwargs": {"num_steps": 9}}
-    return NovelViewSampler(fill(NVPrecond(**TINY)), guide, sr_model, **how)
+    how = SamplingConfig(guidance=2.0, guidance_interval=(0.1, 1.0), num_steps=9)
+    return NovelViewSampler(fill(NVPrecond(**TINY)), guide, sr_model, how)
 
 
 class PretendGpu:

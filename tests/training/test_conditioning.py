@@ -14,6 +14,7 @@ from training.conditioning import normalize_inverse_depth, source_input, views_i
 from training.generation import NovelViewSampler, generate_images
 from training.guidance import view_denoiser
 from training.precond import NVPrecond
+from training.sampling_config import SamplingConfig
 
 TINY = {
     "img_resolution": 16, "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8],
@@ -94,6 +95,6 @@ def test_guidance_wants_depth_in_the_form_of_the_base_network() -> None:
     )
     for net, gnet in ((inverse, warp), (warp, inverse), (plain, warp)):
         with pytest.raises(UserError, match="depth in another form"):
-            NovelViewSampler(net, gnet, guidance=1.5)
+            NovelViewSampler(net, gnet, config=SamplingConfig(guidance=1.5))
     for net, gnet in ((inverse, inverse), (warp, plain)):
-        assert NovelViewSampler(net, gnet, guidance=1.5).gnet is gnet
+        assert NovelViewSampler(net, gnet, config=SamplingConfig(guidance=1.5)).gnet is gnet

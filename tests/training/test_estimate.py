@@ -14,6 +14,7 @@ from training.estimate import count_flop, estimate, estimate_sampling
 from training.generation import NovelViewSampler
 from training.layers import MPConv
 from training.precond import NVPrecond
+from training.sampling_config import SamplingConfig
 
 
 def test_counts(tmp_path: Path) -> None:
@@ -86,9 +87,8 @@ def test_sampling_is_the_sum_of_its_networks(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("training.estimate._PROBE_SECONDS", 0)
     sr_model = fill(NVPrecond(**{**TINY, "img_resolution": 32}, super_res=True))
     sampler = NovelViewSampler(
-        *(fill(NVPrecond(**TINY)), fill(NVPrecond(**TINY, uncond=True)), sr_model, 2.0),
-        sampler_kwargs={"num_steps": 6},
-        guidance_interval=(0.1, 10.0),
+        *(fill(NVPrecond(**TINY)), fill(NVPrecond(**TINY, uncond=True)), sr_model),
+        config=SamplingConfig(num_steps=6, guidance=2.0, guidance_interval=(0.1, 10.0)),
     )
     found = estimate_sampling(sampler, 4, 3)
     assert found.batch == 3  # there are no more images
