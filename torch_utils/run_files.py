@@ -121,7 +121,7 @@ class Run:
                 options.setdefault("dtype", content["dtype"])
             records = [PairRecord.from_dict(image) for image in content["images"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{RUN_FILE} is damaged or of another program ({type(error).__name__})") from None
+            raise UserError(f"{RUN_FILE} is damaged, or not one of generate_images ({type(error).__name__})") from None
         details = {name: value for name, value in content.items() if name not in ("options", "images")}
         return cls(options, {record.seed: record for record in records}, details)
 
