@@ -128,9 +128,9 @@ def test_estimate_counts_frames_and_samples(network: str, photo: Path) -> None:
         (["--image", "{photo}", "--range-selection", "mid"], "--range-selection is for pairs of a data set"),
         (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),
         (["--frames", "3"], "--frames is for paths: leave it out, or give --image or --clip"),
-        (["--image", "{photo}", "--fps", "0"], "0 frames a second is no speed"),
-        (["--image", "{photo}", "--fps", "nan"], "nan frames a second is no speed"),
-        (["--image", "{photo}", "--scene-scale", "inf"], "the scene scale is inf"),
+        (["--image", "{photo}", "--fps", "0"], "--fps must be in (0, inf), but is 0"),
+        (["--image", "{photo}", "--fps", "nan"], "--fps must be in (0, inf), but is nan"),
+        (["--image", "{photo}", "--scene-scale", "inf"], "--scene-scale must be in (-inf, inf)"),
         (["--image", "{photo}", "--outdir", "{text}/out"], "choose another folder"),
     ],
 )

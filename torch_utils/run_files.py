@@ -69,6 +69,14 @@ class PairRecord:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PairRecord:
         """From JSON. Raises KeyError, TypeError or ValueError for what is none."""
+        seed = content["seed"]
+        try:
+            return cls._checked(content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"seed {seed}: {type(error).__name__} {error}") from None
+
+    @classmethod
+    def _checked(cls, content: Mapping[str, Any]) -> PairRecord:
         numbers = {name: int(content[name]) for name in ("seed", "source_index", "target_index", "gap")}
         cameras = {name: [float(x) for x in content[name]] for name in ("source_camera", "target_camera")}
         return cls(clip=str(content["clip"]), **numbers, **cameras)
@@ -121,7 +129,7 @@ class Run:
                 options.setdefault("dtype", content["dtype"])
             records = [PairRecord.from_dict(image) for image in content["images"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{RUN_FILE} is damaged, or not one of generate_images ({type(error).__name__})") from None
+            raise UserError(f"{RUN_FILE} is damaged, or not one of generate_images ({error})") from None
         details = {name: value for name, value in content.items() if name not in ("options", "images")}
         return cls(options, {record.seed: record for record in records}, details)
 

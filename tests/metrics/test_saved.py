@@ -113,7 +113,7 @@ def test_broken_cameras(run: Path) -> None:
         list(open_results(run).batches(5))
     content["images"][1]["source_camera"] = ["x"]
     (run / "run.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"run.json .* seed 999"):
+    with pytest.raises(UserError, match=r"run.json .*seed 999"):
         list(open_results(run).batches(5))
 
 
