@@ -1,7 +1,6 @@
 """Presets shared by the command lines: plain dictionaries; importing them imports nothing heavy.
 
-Keys of SAMPLING entries are fields of `SamplingConfig`, `NetworkFiles` and `DataConfig`, keys of TRAINING entries names
-of options of train_nvs.py (with "_" for "-"). An option given explicitly
+Keys of SAMPLING and TRAINING entries are names of command line options (with "_" for "-"). An option given explicitly
 beats the preset, the preset beats the option's default.
 """
 
@@ -35,8 +34,8 @@ _VIVID = dict(
 )
 SAMPLING = {
     "vivid":      dict(**_VIVID),
-    "vivid-fast": dict(**_VIVID, solver="dpmpp_2m", num_steps=16),  # a quarter of the evaluations, see benchmarks/README.md
-    "vivid-tiny": dict(net="vivid-tiny-base", sr_model="vivid-tiny-sr", solver="euler", num_steps=3, sigma_min=3.0, sigma_max=40.0, data=f"{_ASSETS}/vivid-tiny/views", range_selection="12-33"),
+    "vivid-fast": dict(**_VIVID, solver="dpmpp_2m", steps=16),  # a quarter of the evaluations, see benchmarks/README.md
+    "vivid-tiny": dict(net="vivid-tiny-base", sr_model="vivid-tiny-sr", solver="euler", steps=3, sigma_min=3.0, sigma_max=40.0, data=f"{_ASSETS}/vivid-tiny/views", range_selection="12-33"),
 }  # fmt: skip
 
 # train_nvs.py. The first three are the published ones (arXiv:2411.07765).

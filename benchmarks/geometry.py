@@ -39,7 +39,7 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 def distances_for_every_block(net: NVPrecond, geometry: torch.Tensor) -> None:
-    """What `NVPrecond.geometry_terms` does, were it done block by block."""
+    """What `NVPrecond.prepare` does, were it done block by block."""
     for _, side in net.unet.feature_shapes:
         epipolar_distance(*split_geometry(geometry, net.img_resolution), net.img_resolution, side)
 
@@ -65,9 +65,9 @@ def main(channels: int, resolution: int, batch: int, device: str | None, repeat:
             .to(where)
         )
         src = torch.rand(batch, net.source_channels, resolution, resolution, device=where) + 0.5
-        terms = net.geometry_terms(src, geometry)
-        jobs[name, "evaluation"] = lambda net=net, src=src, terms=terms: net(src, dst, sigma, geometry, terms=terms)
-        jobs[name, "once"] = lambda net=net, src=src: net.geometry_terms(src, geometry)
+        prepared = net.prepare(src, geometry)
+        jobs[name, "evaluation"] = lambda net=net, prepared=prepared: net(prepared, dst, sigma)
+        jobs[name, "once"] = lambda net=net, src=src: net.prepare(src, geometry)
         if net.arguments.epipolar_attention_bias:
             jobs[name, "blocks"] = lambda net=net: distances_for_every_block(net, geometry)
 

@@ -38,7 +38,7 @@ class ChunkClip:
 
     def view(self, position: int) -> View:
         try:
-            image = read_image(io.BytesIO(self.read(position)))
+            image = read_image(io.BytesIO(self.read(position)), upright=False)
         except UserError:
             raise UserError(f"frame {position} of clip {self.name} is not a whole image; replace its chunk") from None
         return view_from_row(image, self.cameras[position])

@@ -13,20 +13,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from datasets.camera_files.poses import OPENCV_C2W, OPENCV_W2C, OPENGL_C2W, OPENGL_W2C
 from datasets.clips import Clip
-from torch_utils.cameras import Camera, View, homogeneous
+from torch_utils.cameras import Camera, View
 from torch_utils.matching import Keypoints, match, sift, symmetric_epipolar_distance
 
 OPENCV_TO_CAMERA = "world-to-camera, OpenCV axes"
 OPENGL_TO_WORLD = "camera-to-world, OpenGL axes"
-_FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))  # OpenCV's y and z to OpenGL's
-_INVERTED_FLIPPED = {  # what leads from world-to-camera in OpenCV axes to the stored matrix
-    OPENCV_TO_CAMERA: (False, False),
-    "camera-to-world, OpenCV axes": (True, False),
-    "world-to-camera, OpenGL axes": (False, True),
-    OPENGL_TO_WORLD: (True, True),
+_STORED = {  # what the matrices are
+    OPENCV_TO_CAMERA: OPENCV_W2C,
+    "camera-to-world, OpenCV axes": OPENCV_C2W,
+    "world-to-camera, OpenGL axes": OPENGL_W2C,
+    OPENGL_TO_WORLD: OPENGL_C2W,
 }
-CONVENTIONS = tuple(_INVERTED_FLIPPED)
+CONVENTIONS = tuple(_STORED)
 
 _SIDE = 256  # pixels, of the squares on which distances are measured
 _CANDIDATES = 12  # frames of a clip among which pairs are chosen
@@ -87,13 +87,7 @@ def fit_of_poses(clip: Clip, declared: str = OPENCV_TO_CAMERA) -> Fit | None:
 
 def reread(extrinsics: torch.Tensor, declared: str, actual: str) -> torch.Tensor:
     """World-to-camera [..., 3, 4] in OpenCV axes, read from files as `declared`, as it is if they are `actual`."""
-    inverted, flipped = _INVERTED_FLIPPED[declared]
-    matrix = homogeneous(extrinsics)
-    matrix = _FLIP @ matrix if flipped else matrix
-    stored = torch.linalg.inv(matrix) if inverted else matrix
-    inverted, flipped = _INVERTED_FLIPPED[actual]
-    matrix = torch.linalg.inv(stored) if inverted else stored
-    return (_FLIP @ matrix if flipped else matrix)[..., :3, :]
+    return _STORED[actual].to_extrinsics(_STORED[declared].from_extrinsics(extrinsics))
 
 
 def _choose_pairs(cameras: torch.Tensor, frames: Sequence[int]) -> list[tuple[int, int]]:

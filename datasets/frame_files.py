@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from datasets.camera_files.lens import Lens
+from datasets.camera_files.nerfstudio import read_transforms
+from datasets.camera_files.poses import OPENCV_W2C, read_json
 from datasets.clips import UnusableClip, view_from_row
 from datasets.image_folder import IMAGE_SUFFIXES
-from dnnlib.imaging import read_image
-from torch_utils.cameras import Camera, View, homogeneous, parse_realestate10k
+from dnnlib.imaging import image_size, read_image
+from torch_utils.cameras import Camera, View, parse_realestate10k, read_realestate10k_text
 from torch_utils.depth import read_stored_depth
-
-_MAX_DISTORTION = 0.01  # of the coefficients of a lens; more bends straight lines by pixels
-_OPENGL_AXES = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)  # x right, y up, z back
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +38,7 @@ class FileClip:
 
     def view(self, position: int) -> View:
         file = self.folder / self.files[position]
-        image = read_image(file)
+        image = read_image(file, upright=False)
         depth = read_stored_depth(file, *image.shape[:2]) if self.depth else None
         return view_from_row(image, self.cameras[position], depth)
 
@@ -131,7 +128,10 @@ def _read_clip(reader: Callable[[Path, Path], FileClip], description: Path, fold
 def read_cameras(file: Path) -> tuple[str, list[int], torch.Tensor]:
     """URL, timestamps and cameras of a camera file of RealEstate10K; raises UnusableClip."""
     try:
-        return parse_realestate10k(file.read_text())
+        url, timestamps, cameras = parse_realestate10k(read_realestate10k_text(file))
+        if not timestamps:
+            raise ValueError("it has no line of a camera")
+        return url, timestamps, cameras
     except (OSError, ValueError) as error:
         raise UnusableClip("unreadable camera file", f"{file.name}: {error}") from None
 
@@ -145,46 +145,39 @@ def _read_tree_clip(camera_file: Path, folder: Path) -> FileClip:
 
 def _read_json_clip(file: Path, folder: Path) -> FileClip:
     """The paths in the file are those of the machine that wrote it: only the last part counts."""
-    frames = json.loads(file.read_text())["frames"]
+    frames = read_json(file)["frames"]
     files = _existing([Path(frame["image_path"]).name for frame in frames], folder)
-    width, height = _image_size(files, folder)
-    intrinsics = torch.tensor([frame["fxfycxcy"] for frame in frames], dtype=torch.float64)
-    extrinsics = torch.tensor([frame["w2c"] for frame in frames], dtype=torch.float64)
-    return FileClip(_rows(intrinsics, width, height, extrinsics), range(len(frames)), files, folder)
+    lenses = [Lens(*map(float, frame["fxfycxcy"]), size=None) for frame in frames]
+    poses = torch.tensor([frame["w2c"] for frame in frames], dtype=torch.float64)
+    return FileClip(_rows(lenses, files, folder, OPENCV_W2C.to_extrinsics(poses)), range(len(frames)), files, folder)
 
 
 def _read_scene(file: Path, folder: Path) -> FileClip:
-    scene = json.loads(file.read_text())
-    frames = sorted(scene["frames"], key=lambda frame: frame["file_path"])
-    _refuse_distortion(scene, frames, folder)
-    files = _existing([frame["file_path"] for frame in frames], folder)
-    width, height = _image_size(files, folder)
-    intrinsics = torch.tensor([_scene_intrinsics({**scene, **frame}, width, height) for frame in frames])
-    to_world = torch.tensor([frame["transform_matrix"] for frame in frames], dtype=torch.float64)
-    extrinsics = torch.linalg.inv(homogeneous(to_world[:, :3]) * _OPENGL_AXES)
-    return FileClip(_rows(intrinsics, width, height, extrinsics), range(len(frames)), files, folder)
+    """Frames whose lens bends straight lines are refused: they can be undistorted, which is not done here."""
+    frames = read_transforms(read_json(file))
+    if not frames:
+        raise ValueError("it lists no frames")
+    for lens in (frame.lens for frame in frames):
+        if lens is None:
+            raise ValueError("its cameras have no lens: no fl_x, no camera_angle_x")
+        if lens.distorted:
+            bent = f"{lens.model}, coefficients up to {lens.distortion:g}"
+            raise UnusableClip("lens distortion", f"{folder.name}: undistort its frames first ({bent})")
+    files = _existing([frame.name for frame in frames], folder)
+    poses = torch.stack([frame.extrinsics for frame in frames])
+    return FileClip(_rows([frame.lens for frame in frames], files, folder, poses), range(len(frames)), files, folder)
 
 
-def _scene_intrinsics(values: Mapping[str, Any], width: int, height: int) -> list[float]:
-    """fx, fy, cx, cy of nerfstudio's keys in pixels of the frames as they are stored, which may have been shrunk."""
-    w, h = values.get("w", width), values.get("h", height)
-    fx = values["fl_x"] if "fl_x" in values else 0.5 * w / math.tan(0.5 * values["camera_angle_x"])
-    fy, cx, cy = values.get("fl_y", fx), values.get("cx", w / 2), values.get("cy", h / 2)
-    return [fx * width / w, fy * height / h, cx * width / w, cy * height / h]
+def _rows(lenses: Sequence[Lens], files: Mapping[int, str], folder: Path, extrinsics: torch.Tensor) -> torch.Tensor:
+    """The 18 numbers of RealEstate10K: float64 [N, 18], from lenses and world-to-camera [N, 3, 4].
 
-
-def _refuse_distortion(scene: Mapping[str, Any], frames: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    for values in ({**scene, **frame} for frame in frames):
-        bent = max((abs(values.get(key, 0.0)) for key in ("k1", "k2", "k3", "k4", "p1", "p2")), default=0.0)
-        if bent > _MAX_DISTORTION or "FISHEYE" in str(values.get("camera_model")):
-            raise UnusableClip("lens distortion", f"{folder.name}: undistort its frames first (coefficient {bent:g})")
-
-
-def _rows(intrinsics: torch.Tensor, width: int, height: int, extrinsics: torch.Tensor) -> torch.Tensor:
-    """The 18 numbers of RealEstate10K: float64 [N, 18], from fx, fy, cx, cy in pixels and [N, 3|4, 4]."""
-    size = torch.tensor([width, height, width, height], dtype=torch.float64)
-    zeros = torch.zeros(len(intrinsics), 2, dtype=torch.float64)
-    return torch.cat([intrinsics / size, zeros, extrinsics[:, :3].flatten(1)], dim=1)
+    Where a lens does not tell its size, that of the first frame is taken; it is of no matter where there is no frame.
+    """
+    size = (1, 1)
+    if files and any(lens.size is None for lens in lenses):
+        size = image_size(folder / next(iter(files.values())))
+    intrinsics = torch.tensor([lens.fractions(*size) for lens in lenses], dtype=torch.float64)
+    return torch.cat([intrinsics, torch.zeros(len(lenses), 2, dtype=torch.float64), extrinsics.flatten(1)], dim=1)
 
 
 def _pictures(folder: Path) -> dict[str, str]:
@@ -195,17 +188,12 @@ def _pictures(folder: Path) -> dict[str, str]:
 
 
 def _existing(names: Sequence[str], folder: Path) -> dict[int, str]:
-    return {position: name for position, name in enumerate(names) if (folder / name).is_file()}
-
-
-def _image_size(files: Mapping[int, str], folder: Path) -> tuple[int, int]:
-    """Width and height of the first frame, from its header; of no matter where there is no frame."""
-    from PIL import Image
-
-    for name in files.values():
-        with Image.open(folder / name) as image:
-            return image.size
-    return 1, 1
+    """Position to name of the frames that are there; Blender leaves their ``.png`` out."""
+    found = {}
+    for position, name in enumerate(names):
+        if file := next((file for file in (name, f"{name}.png") if (folder / file).is_file()), None):
+            found[position] = file
+    return found
 
 
 def _unlisted_folders(parent: Path, names: Sequence[str]) -> Iterator[tuple[str, str]]:

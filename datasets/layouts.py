@@ -120,12 +120,16 @@ def open_clips(root: Path, split: str, resolution: int | None = None) -> StoredC
     A pack that holds frames of several sizes gives the smallest that suffice for `resolution`. Raises UserError that
     lists the splits where there is no such split.
     """
+    root = Path(root).absolute()
     for layout in LAYOUTS:
         if layout.has(root, split):
             return layout.open(root, split, resolution)
     if not root.is_dir():
         raise UserError(f"there is no data folder {root}; name it with --data")
     found = [split.name for split in _splits_below(root)]
+    if not found and (bare := _splits(root.parent, {root.name})):
+        above = root.parent.parent if root.parent.name == CAMERA_FOLDER else root.parent
+        raise UserError(f"{root} is the split {bare[0].name!r} itself: name the folder {above}")
     raise UserError(
         f"{root} has no split {split!r}; "
         + (

@@ -6,6 +6,7 @@ conventions of both are told in docs/trajectories.md.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from datasets.trajectory_files import Axes, Direction, read_trajectory
+from datasets.camera_files.poses import Axes, Direction
+from datasets.trajectory_files import read_path
 from datasets.user_image import DEFAULT_FOV_DEG, Photograph, shorter_fov_deg
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera, homogeneous, relative_pose
@@ -28,6 +30,7 @@ _SUBJECT = 3.5
 _MOST_FRAMES = 100_000
 _FARTHEST = 1e6  # units; the networks compute in float32
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def plan_path(
     """The cameras of a named path or of the file of one, placed so that the photograph stands at its beginning.
 
     Where nothing else told the photograph's field of view, that of the file's first camera is taken: the photograph
-    comes back with it. `frames`: of a file, all by default. Raises UserError, as `named_path` and `read_trajectory`.
+    comes back with it. `frames`: of a file, all by default. Raises UserError, as `named_path` and `read_path`.
     """
     if path in PATHS:
         frames = DEFAULT_FRAMES if frames is None else frames
@@ -132,9 +135,15 @@ def plan_path(
         raise UserError(f"--amount is for named paths ({', '.join(PATHS)}); a file is scaled by --scene-scale")
     if not Path(path).exists():
         raise UserError(f"there is no camera path {path!r}; known are {', '.join(PATHS)}, or give a file")
-    cameras = thin_out(read_trajectory(path, photograph.view.camera, axes, direction), frames)
-    if photograph.fov_from == "default" and (fov_deg := shorter_fov_deg(cameras[0])) != DEFAULT_FOV_DEG:
-        photograph = photograph.with_fov(fov_deg, "path")
+    found = read_path(path, photograph.view.camera, axes, direction)
+    cameras = thin_out(found.cameras, frames)
+    if photograph.fov_from == "default":
+        if not found.has_lens:
+            _log.warning(
+                "%s has no lens, nor has %s: it is taken to span %g degrees", path, photograph.name, photograph.fov_deg
+            )
+        elif (fov_deg := shorter_fov_deg(cameras[0])) != DEFAULT_FOV_DEG:
+            photograph = photograph.with_fov(fov_deg, "path")
     return photograph, follow(cameras, photograph.view.camera, scene_scale)
 
 

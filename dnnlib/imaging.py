@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import accumulate
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -15,29 +19,101 @@ from PIL.PngImagePlugin import PngInfo
 from dnnlib.util import UserError, atomic_path
 
 _PAPER, _INK = (255, 255, 255), (34, 34, 34)
+MOST_PIXELS = 89_478_485  # beyond which Pillow warns: 256 MiB of RGB
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _LEGIBLE_CELL = 128  # pixels; smaller images are enlarged at least to this
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """The picture in a file, upright, as uint8 [H, W, 3] RGB.
+@contextmanager
+def open_image(
+    source: str | os.PathLike[str] | BinaryIO, formats: Sequence[str] | None = None
+) -> Iterator[Image.Image]:
+    """A picture, opened but not yet decoded; the only place of the project that asks Pillow to open a file.
 
-    EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits, of an animation the
-    first frame is taken. Raises UserError where the file is missing, no image, or truncated.
+    Pillow also knows formats that are programs, such as PostScript: only those of `picture_formats` are tried,
+    whatever the file is called. What goes wrong in the body, in decoding, is reported likewise.
+
+    Args:
+        source: a path, or a file open for reading.
+        formats: the only ones to accept, by Pillow's names.
+
+    Raises UserError where the file is missing, no such picture, damaged, or has more than `MOST_PIXELS`.
     """
+    name = "the picture" if hasattr(source, "read") else os.fspath(source)
     try:
-        with Image.open(path) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            return np.array(_to_rgb(image))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for what is refused below
+            image = Image.open(source, formats=formats or picture_formats())
+        with image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise UserError(f"cannot read the image {path}: {error.strerror}") from None
+        raise UserError(f"cannot read the image {name}: {error.strerror}") from None
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"{name} has too many pixels to be a photograph (more than {MOST_PIXELS // 10**6} million); "
+            f"make it smaller first"
+        ) from None
     # What Pillow raises on broken files depends on the format and on where it breaks.
     except (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, struct.error) as error:
+        if _is_heif(source) and "HEIF" not in picture_formats():
+            raise UserError(f"{name} is HEIC, which needs a package to be read: pip install pillow-heif") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a whole image ({reason}); replace or remove it") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path} has too many pixels to be a photograph; make it smaller first") from None
+        raise UserError(f"{name} is not a whole image ({reason}); replace or remove it") from None
+
+
+@cache
+def picture_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats of pictures that are read: HEIF among them where pillow-heif is installed."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in (*_FORMATS, "HEIF") if name in Image.OPEN)
+
+
+def _is_heif(source: str | os.PathLike[str] | BinaryIO) -> bool:
+    """Whether a file says that it is HEIC, as iPhones write it (ISO/IEC 23008-12: its brand)."""
+    try:
+        if hasattr(source, "read"):
+            source.seek(0)
+            head = source.read(12)
+        else:
+            with open(source, "rb") as file:
+                head = file.read(12)
+    except OSError:
+        return False
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def read_image(source: str | os.PathLike[str] | BinaryIO, *, upright: bool = True) -> np.ndarray:
+    """The picture in a file as uint8 [H, W, 3] in sRGB.
+
+    Transparency is laid over white, 16-bit grey is scaled to 8 bits, of an animation the first frame is taken, and
+    colours of another profile (Display P3, Adobe RGB, CMYK) are converted.
+
+    Args:
+        source: a path, or a file open for reading.
+        upright: turn it as EXIF says. Frames that have a camera are read as they are stored, since that is what
+            their cameras were computed on.
+
+    Raises UserError as `open_image`.
+    """
+    with open_image(source) as image:
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        return np.array(_to_rgb(image))
+
+
+def image_size(source: str | os.PathLike[str] | BinaryIO) -> tuple[int, int]:
+    """Width and height of a picture as it is stored, from its header. Raises UserError as `open_image`."""
+    with open_image(source) as image:
+        return image.size
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -71,11 +147,9 @@ def save_png(
 
 def png_text(path: str | os.PathLike[str]) -> dict[str, str]:
     """What `save_png` was told to write as text; empty where it is another picture or a broken one."""
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            return dict(getattr(image, "text", {}))
-    except (OSError, SyntaxError, ValueError):
-        return {}
+    with suppress(UserError), open_image(path, formats=["PNG"]) as image:
+        return dict(getattr(image, "text", {}))
+    return {}
 
 
 def _check(pixels: np.ndarray) -> np.ndarray:

@@ -86,6 +86,12 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """To sort names by: digits count as the number they are, so that img2 comes before img10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]
+
+
 def format_bytes(count: float) -> str:
     """``format_bytes(1536) == "1.5 KiB"``."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -8,7 +8,10 @@ centre is at (0.5, 0.5) and the principal point of an uncropped camera is usuall
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +35,7 @@ _GEOMETRY_STD = (
     6.6464, 6.6511, 0.0, 0.0,
 )  # fmt: skip
 
+REALESTATE10K_COLUMNS = 19  # of a line of a camera file
 _ROTATION_TOLERANCE = 1e-3  # camera files carry 9 digits; products of a few rotations stay far below this
 _PUBLISHED_RESOLUTIONS = (256, 64)  # the sizes through which the published code sends K, one after the other
 
@@ -276,24 +280,32 @@ def check_rotation(matrix: torch.Tensor) -> None:
         raise ValueError(f"not a rotation: determinant {determinant:.4f}, R R^T differs from 1 by {error:.2g}")
 
 
+def read_realestate10k_text(path: str | PathLike) -> str:
+    """The text of a camera file, of whose first line nothing is needed: that may be in any encoding.
+
+    Raises OSError, and UnicodeDecodeError for what is no text.
+    """
+    head, newline, rest = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").partition(b"\n")
+    return (head.decode("utf-8", errors="replace") if newline else head.decode()) + newline.decode() + rest.decode()
+
+
 def parse_realestate10k(text: str) -> tuple[str, list[int], torch.Tensor]:
     """A RealEstate10K clip file: its URL, the timestamps in microseconds and the cameras, float64 [N, 18].
 
-    First line a URL, then a line a frame: ``timestamp fx fy cx cy 0 0 r11 r12 r13 t1 r21 .. t3``.
-    Raises ValueError that names the line.
+    A line a frame: ``timestamp fx fy cx cy 0 0 r11 r12 r13 t1 r21 .. t3``. A first line that is no frame is the URL,
+    whatever it holds; where it is missing the URL is empty. Raises ValueError that names the line.
     """
     lines = text.splitlines()
-    if not lines or len(lines[0].split()) != 1:
-        raise ValueError("line 1: a camera file starts with a line that holds its URL")
+    url = lines[0].strip() if lines and not _is_frame(lines[0]) else ""
     numbers, timestamps, rows = [], [], []
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines, start=1):
         fields = line.split()
-        if not fields:
+        if not fields or (number == 1 and not _is_frame(line)):
             continue
-        if len(fields) != 19:
-            raise ValueError(f"line {number}: {len(fields)} columns where 19 are expected")
+        if len(fields) != REALESTATE10K_COLUMNS:
+            raise ValueError(f"line {number}: {len(fields)} columns where {REALESTATE10K_COLUMNS} are expected")
         try:
-            timestamps.append(int(fields[0]))
+            timestamps.append(_timestamp(fields[0]))
             rows.append([float(field) for field in fields[1:]])
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
@@ -307,7 +319,29 @@ def parse_realestate10k(text: str) -> tuple[str, list[int], torch.Tensor]:
                 Camera.from_normalized(camera, 1, 1)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
-    return lines[0].strip(), timestamps, cameras
+    return url, timestamps, cameras
+
+
+def _is_frame(line: str) -> bool:
+    """Whether a first line is meant as a frame: numbers alone, and about as many."""
+    fields = line.split()
+    return len(fields) > REALESTATE10K_COLUMNS // 2 and all(_is_number(field) for field in fields)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) is not None
+    except ValueError:
+        return False
+
+
+def _timestamp(text: str) -> int:
+    """``"33367"`` or ``"33367.0"`` to a number of microseconds; ValueError for what is none."""
+    with suppress(ValueError):
+        return int(text)
+    if not _is_number(text) or not math.isfinite(float(text)):
+        raise ValueError(f"{text!r} is no timestamp")
+    return round(float(text))
 
 
 def format_realestate10k(url: str, timestamps: list[int], cameras: torch.Tensor) -> str:

@@ -1,14 +1,10 @@
-"""What the network is told beside the noisy image: depth, coordinates moved by depth, the low-resolution image."""
+"""The arithmetic of encodings: inverse depth, coordinates moved by depth, the low-resolution image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
-from dnnlib.util import UserError
-from torch_utils.cameras import View, pixels_to_float, resize_image, split_geometry
-from torch_utils.depth import DEPTH_CHOICES, DepthModel, fill_unknown
+from torch_utils.cameras import resize_image, split_geometry
 
 # Mean and standard deviation of the relative inverse depth that the released weights were trained with: docs/method.md,
 # section 5.2.
@@ -22,41 +18,6 @@ def normalize_inverse_depth(depth: torch.Tensor) -> torch.Tensor:
     inverse = 1 / depth
     relative = inverse / inverse.amax(dim=(-2, -1), keepdim=True)
     return (relative - _INVERSE_DEPTH_MEAN) / _INVERSE_DEPTH_STD
-
-
-def source_input(
-    source: torch.Tensor, depth: torch.Tensor | None, depth_input: bool, warp_depth_coor: bool
-) -> torch.Tensor:
-    """`src` of the network from uint8 [B, 3, R, R] and z-depth [B, 1, R, R]: float32 [B, 3 or 4, R, R].
-
-    Unknown depth counts as far away. Raises UserError where the network needs depth and there is none.
-    """
-    image = pixels_to_float(source)
-    if not (depth_input or warp_depth_coor):
-        return image
-    if depth is None:
-        raise UserError(
-            f"this network needs the depth of the source views, which carry none: name a --depth-model, {DEPTH_CHOICES}"
-        )
-    channel = fill_unknown(depth.to(torch.float32))
-    return torch.cat([image, normalize_inverse_depth(channel) if depth_input else channel], dim=1)
-
-
-def views_input(
-    views: Sequence[View],
-    depth_input: bool,
-    warp_depth_coor: bool,
-    depth_model: DepthModel | None = None,
-    device: torch.device | str = "cpu",
-) -> torch.Tensor:
-    """`source_input` of square views of one size; their depth is what `depth_model` tells, else what they carry."""
-    images = torch.stack([view.image for view in views]).to(device)
-    depth = None
-    if depth_model is not None and (depth_input or warp_depth_coor):
-        depth = depth_model(images)
-    elif all(view.depth is not None for view in views):
-        depth = torch.stack([view.depth for view in views])[:, None].to(device)
-    return source_input(images, depth, depth_input, warp_depth_coor)
 
 
 def low_resolution_image(target: torch.Tensor) -> torch.Tensor:

@@ -144,10 +144,10 @@ class TrainingConfig:
         return net
 
     def build_loss(self) -> NVLoss:
+        from training.encodings import Encodings
         from training.loss import NVLoss
 
-        flags = {name: getattr(self.network, name) for name in ("super_res", "depth_input", "warp_depth_coor")}
-        return NVLoss(self.P_mean, self.P_std, self.network.sigma_data, **flags)
+        return NVLoss(self.P_mean, self.P_std, self.network.sigma_data, Encodings(self.network))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -17,7 +17,6 @@ from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.distributed import fast_dtype
 from torch_utils.memory import in_parts
 from torch_utils.random import SeededGenerators
-from training.conditioning import low_resolution_image
 from training.failures import NotFinite
 from training.guidance import EVERYWHERE, view_denoiser
 from training.model_io import load_network, resolve_network
@@ -222,10 +221,9 @@ class GeneratedBatches:
     def _make(self, seeds: Sequence[int], pairs_by_seed: Mapping[int, Pair]) -> GeneratedBatch:
         pairs = [pairs_by_seed[seed] for seed in seeds]
         square = [pair.square(self.sampler.resolution) for pair in pairs]
-        low = None
-        if self.sampler.net.super_res:  # on its own it is judged by what it makes of the true view, made small
-            targets = torch.stack([pair.target.image for pair in square])
-            low = low_resolution_image(pixels_to_float(targets)).to(self.sampler.device)
+        # A super-resolution network on its own is judged by what it makes of the true view, made small.
+        targets = torch.stack([pair.target.image for pair in square])
+        low = self.sampler.net.encodings.conditioning_image(pixels_to_float(targets).to(self.sampler.device))
         images = self.sampler([pair.source for pair in pairs], [pair.target.camera for pair in pairs], seeds, low)
         return GeneratedBatch(list(seeds), square, images)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dnnlib.util import UserError
+from training.encodings import EncodingConfig
 
 # A super-resolution denoiser has heads of 32 channels, its source encoder of 64. Shapes do not show it.
 _HEAD_CHANNELS = 64
@@ -23,6 +24,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "int": ("a whole number", _is_int),
     "int | None": ("a whole number or None", lambda value: value is None or _is_int(value)),
     "float": ("a number", lambda value: _is_int(value) or isinstance(value, float)),
+    "str": ("a name", lambda value: isinstance(value, str)),
     "bool": ("True or False", lambda value: isinstance(value, bool)),
     "tuple[int, ...]": ("a list of whole numbers", lambda value: isinstance(value, tuple) and all(map(_is_int, value))),
 }
@@ -30,7 +32,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """What denoiser and source encoder have in common (SPEC section 4).
+    """What denoiser and source encoder have in common (docs/method.md, section 4).
 
     Attributes:
         model_channels, channel_mult, num_blocks: width of the levels, and residual blocks in each.
@@ -58,22 +60,14 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig(UNetConfig):
+class NetworkConfig(UNetConfig, EncodingConfig):
     """The constructor arguments of `NVPrecond`. Raises UserError for what no network can be built from.
 
-    Attributes:
+    Attributes, beside those of `UNetConfig` and `EncodingConfig`:
+        architecture: of denoiser and source encoder, see `precond.ARCHITECTURES`.
         img_resolution: side R of the views; img_channels: 3; label_dim: 20, the geometry vector.
         no_time_enc: the source encoder gets c_noise = 0, so its features serve a whole sample.
         uncond: no source encoder, zero features and zero geometry (the guidance network).
-        super_res: the denoiser also gets a low-resolution image, with `noisy_sr` N(0, 1) added.
-        depth_input: src has a fourth channel, `conditioning.normalize_inverse_depth`.
-        warp_depth_coor: src has a fourth channel, z-depth; Fourier features of coordinates moved by it are input.
-        epipolar_attention_bias: attention to source tokens is biased by their distance from epipolar lines.
-        plane_sweep: the denoiser also gets the source view as the target camera sees it if all is at one depth, for
-            so many depths (Collins 1996), and says how to blend these planes: see `NVPrecond.forward`. 0 is none.
-        plane_nearest: inverse depth of the nearest plane, in one over the unit of the poses.
-        plane_spacing: exponent of the inverse depths of the planes: 1 is even, above lies denser farther away.
-        plane_blend_gain: first value of the gain on what the network says of each plane.
         use_fp16: compute in float16 on CUDA, unless `NVPrecond.compute_dtype` says otherwise.
         sigma_data: standard deviation of the views, or of what is left of them after the blend of planes.
         logvar_channels: width of the features of the log-variance.
@@ -85,19 +79,11 @@ class NetworkConfig(UNetConfig):
     label_dim: int = 20
     no_time_enc: bool = False
     uncond: bool = False
-    super_res: bool = False
-    noisy_sr: float = 0.25
-    depth_input: bool = False
-    warp_depth_coor: bool = False
-    epipolar_attention_bias: bool = False
-    plane_sweep: int = 0
-    plane_nearest: float = 0.5
-    plane_spacing: float = 2.0
-    plane_blend_gain: float = 3.0
     use_fp16: bool = True
     sigma_data: float = 0.5
     logvar_channels: int = 128
     channels_per_head: int | None = None
+    architecture: str = "unet"
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> NetworkConfig:
@@ -121,25 +107,22 @@ class NetworkConfig(UNetConfig):
             kind, is_kind = _KINDS[str(field.type)]
             _refuse(not is_kind(value), f"{field.name} must be {kind}, not {value!r}")
         self._check_ranges()
-        self._check_shapes()
+        for fault in self.encoding_faults():
+            _refuse(*fault)
+        if self.architecture == "unet":
+            self._check_shapes()
 
     def _check_ranges(self) -> None:
         for name in ("img_resolution", "img_channels", "label_dim", "model_channels", "num_blocks", "logvar_channels"):
             _refuse(getattr(self, name) < 1, f"{name} must be at least 1, not {getattr(self, name)}")
         _refuse(not self.channel_mult or min(self.channel_mult) < 1, "channel_mult must be numbers of at least 1")
-        for name in ("extra_attn", "plane_sweep"):
-            _refuse((getattr(self, name) or 0) < 0, f"{name} must not be negative, but is {getattr(self, name)}")
-        for name in ("dropout", "noisy_sr"):
-            _refuse(not 0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), not {getattr(self, name)}")
+        _refuse((self.extra_attn or 0) < 0, f"extra_attn must not be negative, but is {self.extra_attn}")
+        _refuse(not 0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
         for name in ("label_balance", "concat_balance", "res_balance", "attn_balance"):
             _refuse(not 0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], not {getattr(self, name)}")
-        for name in ("sigma_data", "clip_act", "plane_nearest", "plane_spacing"):
+        for name in ("sigma_data", "clip_act"):
             value = getattr(self, name)
             _refuse(not 0 < value < float("inf"), f"{name} must be positive, not {value}")
-        _refuse(
-            self.depth_input and self.warp_depth_coor,
-            "depth_input and warp_depth_coor both want the fourth channel of src: choose one",
-        )
         _refuse(
             self.warp_depth_coor and self.logvar_channels % 2 != 0,
             f"warp_depth_coor shares logvar_channels among two coordinates: {self.logvar_channels} is odd",
@@ -178,11 +161,6 @@ class NetworkConfig(UNetConfig):
     def encoder_head_channels(self) -> int:
         """Width of the attention heads of the source encoder."""
         return _HEAD_CHANNELS if self.channels_per_head is None else self.channels_per_head
-
-    @property
-    def needs_depth(self) -> bool:
-        """Whether source views must come with depth."""
-        return self.depth_input or self.warp_depth_coor
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: `NetworkConfig.of` reads it."""

@@ -110,7 +110,7 @@ def test_each_of_many_kinds_of_damage_is_named(rooms: Path, tmp_path: Path) -> N
         ("duplicate timestamps", "train-00013: 1, the first at position 3"),
         ("frames that the camera file lacks", "train-00013: 1, such as 100101"),
         ("duplicate frames", "train-00013: 1, such as positions 2 and 3"),
-        ("unreadable camera file", "train-00014.txt: line 1"),
+        ("unreadable camera file", "train-00014.txt: it has no line of a camera"),
     }
     found = findings(root)
     named = {(kind, where) for kind, where in expected if any(k == kind and w.startswith(where) for k, w in found)}

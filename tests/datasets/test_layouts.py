@@ -80,6 +80,12 @@ def test_a_folder_in_no_layout_lists_those_known(tmp_path: Path) -> None:
         find_splits(tmp_path / "nothing")
 
 
+def test_a_bare_split_folder_gets_a_hint(tree: Path) -> None:
+    for folder in (tree / "RealEstate10K/test", tree / "test"):
+        with pytest.raises(UserError, match=f"is the split 'test' itself: name the folder {tree}$"):
+            RealEstate10K(folder, "test")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -227,7 +227,7 @@ def test_camera_files_round_trip(cameras: list[Camera]) -> None:
     ("line", "message"),
     [
         ("1 2 3", "line 2: 3 columns where 19"),
-        ("x" + " 1" * 18, "line 2: invalid literal"),
+        ("x" + " 1" * 18, "line 2: 'x' is no timestamp"),
         ("1 1 1 .5 .5 0 0 2 0 0 0 0 1 0 0 0 0 1 0", "line 2: not a rotation: determinant 2.0000"),
         ("1 1 1 .5 .5 0 0 1 0 0 0 0 1 0 0 0 0 -1 0", "line 2: not a rotation: determinant -1.0000"),
         ("1 nan 1 .5 .5 0 0 1 0 0 0 0 1 0 0 0 0 1 0", "line 2: a camera has numbers that are not finite"),

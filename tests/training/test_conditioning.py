@@ -9,8 +9,10 @@ from torch import nn
 from datasets.synthetic import Synthetic
 from dnnlib import UserError
 from tests.golden import fill
-from torch_utils.cameras import Camera, View, pixels_to_float
-from training.conditioning import normalize_inverse_depth, source_input, views_input
+from torch_utils.batches import Batch
+from torch_utils.cameras import GEOMETRY_DIM, Camera, View, pixels_to_float
+from training.conditioning import normalize_inverse_depth
+from training.encodings import EncodingConfig, Encodings
 from training.generation import NovelViewSampler, generate_images
 from training.guidance import view_denoiser
 from training.precond import NVPrecond
@@ -20,6 +22,11 @@ TINY = {
     "img_resolution": 16, "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8],
     "channels_per_head": 8,
 }  # fmt: skip
+
+
+NONE = Encodings(EncodingConfig())
+INVERSE = Encodings(EncodingConfig(depth_input=True))
+WARPED = Encodings(EncodingConfig(warp_depth_coor=True))
 
 
 class Brightness(nn.Module):
@@ -43,33 +50,34 @@ def views(count: int = 2, depth: float | None = None) -> list[View]:
 def test_the_fourth_channel_is_depth_in_the_form_asked_for() -> None:
     images = torch.stack([view.image for view in views()])
     depth = torch.rand(2, 1, 16, 16) + 0.5
-    assert torch.equal(source_input(images, depth, False, False), pixels_to_float(images))
-    assert torch.equal(source_input(images, depth, False, True)[:, 3:], depth)
-    assert torch.equal(source_input(images, depth, True, False)[:, 3:], normalize_inverse_depth(depth))
+    batch = Batch(images, images, torch.zeros(2, GEOMETRY_DIM), depth)
+    assert torch.equal(NONE.batch_input(batch), pixels_to_float(images))
+    assert torch.equal(WARPED.batch_input(batch)[:, 3:], depth)
+    assert torch.equal(INVERSE.batch_input(batch)[:, 3:], normalize_inverse_depth(depth))
 
 
 def test_unknown_depth_is_the_farthest_of_its_image() -> None:
     images = torch.stack([view.image for view in views()])
     depth = torch.rand(2, 1, 16, 16) + 0.5
     depth[:, :, 3, 4] = 0
-    channel = source_input(images, depth, True, False)[:, 3:]
+    channel = INVERSE.batch_input(Batch(images, images, torch.zeros(2, GEOMETRY_DIM), depth))[:, 3:]
     assert bool(channel.isfinite().all())
     torch.testing.assert_close(channel[:, :, 3, 4], channel.amin(dim=(-2, -1)))
 
 
 def test_a_model_beats_what_views_carry_and_is_asked_only_where_depth_is_needed() -> None:
     model = Brightness()
-    carried = views_input(views(depth=2.0), False, True)
+    carried = WARPED.views_input(views(depth=2.0))
     assert bool((carried[:, 3] == 2).all())
-    estimated = views_input(views(depth=2.0), False, True, model)
+    estimated = WARPED.views_input(views(depth=2.0), model)
     torch.testing.assert_close(estimated[:, 3:], 1 + 127.5 * (estimated[:, :3] + 1).mean(dim=1, keepdim=True))
-    assert views_input(views(), False, False, model).shape[1] == 3
+    assert NONE.views_input(views(), model).shape[1] == 3
     assert model.seen == [(2, 3, 16, 16)]
 
 
 def test_missing_depth_names_the_option() -> None:
     with pytest.raises(UserError, match="--depth-model"):
-        views_input([*views(1), *views(1, depth=2.0)], True, False)
+        INVERSE.views_input([*views(1), *views(1, depth=2.0)])
 
 
 @pytest.mark.parametrize("option", ["depth_input", "warp_depth_coor"])

@@ -12,6 +12,7 @@ from torch_utils.batches import Batch
 from torch_utils.cameras import GEOMETRY_DIM, pixels_to_float
 from torch_utils.random import SeededGenerators
 from training.conditioning import low_resolution_image
+from training.encodings import EncodingConfig, Encodings
 from training.loss import NVLoss
 
 
@@ -73,6 +74,8 @@ def test_an_image_is_noised_the_same_in_any_batch() -> None:
 
 def test_super_resolution_and_depth_inputs() -> None:
     batch, net = make_batch(), KnownAnswer(torch.zeros(()))
-    NVLoss(super_res=True, warp_depth_coor=True)(net, batch, SeededGenerators([1, 2, 3]))
+    NVLoss(encodings=Encodings(EncodingConfig(super_res=True, warp_depth_coor=True)))(
+        net, batch, SeededGenerators([1, 2, 3])
+    )
     torch.testing.assert_close(net.low, low_resolution_image(pixels_to_float(batch.target)))
     assert torch.equal(net.src[:, 3:], batch.depth)

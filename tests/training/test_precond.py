@@ -7,6 +7,7 @@ from dnnlib.util import UserError
 from tests.golden import TINY, fill, golden_network, relative_error, tensors, vectors
 from torch_utils.cameras import GEOMETRY_DIM, Camera, geometry_vector
 from training.conditioning import low_resolution_image, normalize_inverse_depth, warp_grid
+from training.encodings import Prepared
 from training.model_io import load_network
 from training.precond import NVPrecond
 
@@ -52,19 +53,24 @@ def test_network_gives_the_published_numbers(config: str) -> None:
 def test_what_is_computed_once_gives_the_same(config: str) -> None:
     net = golden_network(config)
     src, dst, sigma, geometry, cond = call(config)
-    terms = net.geometry_terms(src, geometry)
-    features = net.encode_source(src, sigma, geometry, terms)
-    again = net(src, dst, sigma, geometry, cond, source_features=features, terms=terms)
-    torch.testing.assert_close(again, net(src, dst, sigma, geometry, cond), rtol=0, atol=0)
+    expected = net(src, dst, sigma, geometry, cond)
+    features = net.encode_source(src, sigma, geometry)
+    again = net(src, dst, sigma, geometry, cond, source_features=features)
+    torch.testing.assert_close(again, expected, rtol=0, atol=0)
+    torch.testing.assert_close(net(net.prepare(src, geometry, cond), dst, sigma), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_keys_and_values_stand_for_the_features_they_are_made_of(config: str) -> None:
+def test_what_is_prepared_can_be_taken_apart_and_put_together(config: str) -> None:
     net = golden_network(config).freeze()
     src, dst, sigma, geometry, cond = call(config)
-    tokens = net.unet.keys_and_values(net.encode_source(src, sigma, geometry))
-    again = net(src, dst, sigma, geometry, cond, source_features=tokens)
-    torch.testing.assert_close(again, net(src, dst, sigma, geometry, cond), rtol=0, atol=0)
+    expected = net(src, dst, sigma, geometry, cond)
+    first, second = (net.prepare(*(None if t is None else t[k : k + 1] for t in (src, geometry, cond))) for k in (0, 1))
+    both = Prepared.cat([first, second])
+    torch.testing.assert_close(net(both, dst, sigma), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(net(both[1:], dst[1:], sigma[1:]), expected[1:], rtol=1e-5, atol=1e-5)
+    swapped = both[torch.tensor([1, 0])]
+    torch.testing.assert_close(net(swapped, dst.flip(0), sigma.flip(0)), expected.flip(0), rtol=1e-5, atol=1e-5)
 
 
 def test_compiled_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +136,8 @@ def test_a_black_source_gives_no_coordinates() -> None:
     net = fill(NVPrecond(**TINY, warp_depth_coor=True))
     src, _, _, geometry = tiny_inputs(net)
     src[0, :3] = 0
-    terms = net.geometry_terms(src, geometry)
-    for features in (terms.source_coordinates, terms.target_coordinates):
+    prepared = net.prepare(src, geometry)
+    for features in (prepared.encoder_input[0][:, 3:], prepared.told[0][0]):
         assert not bool(features[0].any())
         assert bool(features[1].any())
 
@@ -206,7 +212,7 @@ def test_an_untrained_network_with_a_plane_sweep_expects_the_mean_of_the_planes(
     """All outputs of the U-Net are zero at first, so in pure noise nothing but the blend is left."""
     net = NVPrecond(**TINY, plane_sweep=4, sigma_data=0.1)
     src, geometry = torch.rand(1, 3, 16, 16), camera_moved_by(0.2)
-    planes = net.geometry_terms(src, geometry).planes
+    ((planes, _, _),) = net.prepare(src, geometry).told
     torch.testing.assert_close(planes[:, 0], src, atol=1e-4, rtol=0)  # infinitely far away, nothing moves
     assert float((planes[:, 3] - src).abs().mean()) > 0.02
     denoised = net(src, 1e4 * torch.randn(1, 3, 16, 16), torch.tensor([1e4]), geometry)
@@ -216,7 +222,7 @@ def test_an_untrained_network_with_a_plane_sweep_expects_the_mean_of_the_planes(
 def test_super_resolution_with_a_plane_sweep_adds_the_details_of_the_planes() -> None:
     net = NVPrecond(**TINY, plane_sweep=4, sigma_data=0.1, super_res=True, noisy_sr=0)
     src, low, geometry = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16), camera_moved_by(0.2)
-    mean = net.geometry_terms(src, geometry).planes.mean(dim=1)
+    mean = net.prepare(src, geometry, low).told[1][0].mean(dim=1)
     denoised = net(src, 1e4 * torch.randn(1, 3, 16, 16), torch.tensor([1e4]), geometry, low)
     torch.testing.assert_close(denoised, low + mean - low_resolution_image(mean), atol=1e-4, rtol=0)
 

@@ -65,7 +65,7 @@ class Sampler:
 
     def __init__(self, watch: Watch, unbearable: Sequence[int] = (), room: int = BATCH) -> None:
         self.watch, self.unbearable, self.room = watch, unbearable, room
-        self.net = SimpleNamespace(super_res=False)
+        self.net = SimpleNamespace(encodings=SimpleNamespace(conditioning_image=lambda _: None))
         self.resolution, self.device = SIDE, torch.device("cpu")
 
     def __call__(

@@ -1,0 +1,105 @@
+"""nerfstudio's files: transforms.json, as Blender's exporters and instant-ngp write it too, and camera_path.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.camera_files.lens import Lens, check_model, nerfstudio_lens
+from datasets.camera_files.poses import OPENGL_C2W, PosedFrame, check_pose
+from dnnlib.util import natural_key
+from torch_utils.cameras import Camera
+
+SizeOf = Callable[[str], tuple[int, int] | None]  # of the picture of a name, where there is one
+
+
+def read_transforms(
+    document: Any, size_of: SizeOf = lambda name: None, like: tuple[float, float] = (1, 1)
+) -> list[PosedFrame]:
+    """The frames of a transforms.json, in the natural order of their file names, as nerfstudio sorts them.
+
+    Args:
+        document: the parsed file.
+        size_of: asked where the file does not tell the size of a frame.
+        like: see `nerfstudio_lens`.
+
+    Raises ValueError that names the frame by its place in the file.
+    """
+    frames = document.get("frames")
+    if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
+        raise ValueError('no list of "frames"; expected a transforms.json as nerfstudio or Blender write it')
+    read = [_read_frame(document, frame, f"frame {k}", size_of, like) for k, frame in enumerate(frames)]
+    return sorted(read, key=lambda frame: natural_key(frame.name)) if all(frame.name for frame in read) else read
+
+
+def _read_frame(
+    document: Mapping[str, Any], frame: Mapping[str, Any], place: str, size_of: SizeOf, like: tuple[float, float]
+) -> PosedFrame:
+    name = str(frame.get("file_path", ""))
+    try:
+        matrix = torch.tensor(frame["transform_matrix"], dtype=torch.float64)
+        values = {**document, **frame}
+        size = None if "w" in values and "h" in values else size_of(name)
+        lens = nerfstudio_lens(values, size, like)
+    except KeyError as error:
+        raise ValueError(f"{place}: no {error}") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{place}: {error}") from None
+    return PosedFrame(OPENGL_C2W.to_extrinsics(check_pose(matrix, place)), lens, name)
+
+
+def read_camera_path(document: Mapping[str, Any]) -> list[PosedFrame]:
+    """The frames of a path that the nerfstudio viewer exported: fov spans the height, in degrees.
+
+    Raises ValueError that names the frame by its place in the file.
+    """
+    kind = str(document.get("camera_type", "perspective")).lower()
+    if kind != "perspective":
+        check_model(kind.upper())
+        raise ValueError(f"a path of a {kind} camera; export it as perspective")
+    frames = []
+    for number, frame in enumerate(document["camera_path"]):
+        place = f"frame {number}"
+        try:
+            matrix = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(-1, 4)
+            height = float(document.get("render_height", 1))
+            width = float(document.get("render_width", height * float(frame.get("aspect", 1))))
+            focal = height / 2 / math.tan(math.radians(float(frame["fov"])) / 2)
+            lens = Lens(focal, focal, width / 2, height / 2, (width, height))
+        except KeyError as error:
+            raise ValueError(f"{place}: no {error}") from None
+        except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+            raise ValueError(f"{place}: {error}") from None
+        frames.append(PosedFrame(OPENGL_C2W.to_extrinsics(check_pose(matrix, place)), lens))
+    return frames
+
+
+def format_transforms(cameras: Sequence[Camera], names: Sequence[str], extra: Mapping[str, Any]) -> str:
+    """JSON with a line for each frame; `extra` are more entries at the top."""
+    rows = []
+    for camera, name in zip(cameras, names, strict=True):
+        lens = dict(zip(("fl_x", "fl_y", "cx", "cy"), camera.focal_and_center.tolist(), strict=True))
+        matrix = OPENGL_C2W.from_extrinsics(camera.extrinsics).tolist()
+        frame = {"file_path": name, "w": camera.width, "h": camera.height, **lens, "transform_matrix": matrix}
+        rows.append("  " + json.dumps(frame))
+    head = json.dumps({"camera_model": "OPENCV", **extra}, indent=1).removesuffix("\n}")
+    return head + ',\n "frames": [\n' + ",\n".join(rows) + "\n ]\n}\n"
+
+
+def picture_size_beside(folder: Path) -> SizeOf:
+    """Sizes of the pictures that a file in this folder names, from their headers."""
+    from dnnlib.imaging import image_size
+    from dnnlib.util import UserError
+
+    def size_of(name: str) -> tuple[int, int] | None:
+        try:
+            return image_size(folder / name) if name and (folder / name).is_file() else None
+        except UserError:
+            return None
+
+    return size_of
