@@ -130,7 +130,7 @@ def _estimate(job: Job, processes: Processes) -> None:
     sampler, _ = open_sampler(job.networks, job.sampling, processes.device)
     images = len(job.seeds)
     if job.path.is_given:
-        paths = open_paths(job.path, job.data, sampler.resolution).values()
+        paths = open_paths(job.path, job.data, sampler.resolution, sampler.net.typical_depth).values()
         images = job.render.samples * sum(len(open_path().cameras) for open_path in paths)
     found = estimate_sampling(sampler, job.batch, -(-images // processes.world_size))
     if processes.is_main:
@@ -150,7 +150,7 @@ def _follow_paths(job: Job, processes: Processes) -> tuple[Failures, int]:
     samples, frames = job.render.samples, job.path.frames
     batch = choose_batch(job.batch, sampler, frames and frames * samples)
     details = asdict(job.networks)
-    paths, failures = open_paths(job.path, job.data, sampler.resolution), Failures()
+    paths, failures = open_paths(job.path, job.data, sampler.resolution, sampler.net.typical_depth), Failures()
     for name in processes.share(list(paths)):
         folder = job.outdir / (name if len(paths) > 1 else "")
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from datasets.config import DataConfig
 from dnnlib.cli import Command, option, preset_option, settings_options
 from presets import SAMPLING
 from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
@@ -20,8 +21,8 @@ PAGE = "Page"
 DOWNLOADS = ("video.mp4", "video.gif", "trajectory.json")
 LOCAL = ("127.0.0.1", "localhost")
 # The page has photographs of its own: what a preset says of data does not concern it.
-_OPTIONS = {field.name for settings in (NetworkFiles, SamplingConfig) for field in fields(settings)}
-PRESETS = {name: {key: preset[key] for key in preset if key in _OPTIONS} for name, preset in SAMPLING.items()}
+_DATA = {field.name for field in fields(DataConfig)}
+PRESETS = {name: {key: preset[key] for key in preset if key not in _DATA} for name, preset in SAMPLING.items()}
 
 
 @click.command(cls=Command)
@@ -71,7 +72,7 @@ def main(**options: Any) -> None:
 def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
     """The page's photographs and renderings, made by `sampler`."""
     from datasets.path_config import ViewPath
-    from datasets.trajectories import PATHS, Move, plan_path
+    from datasets.trajectories import PATHS, Move, plan_path, unit_of_paths
     from datasets.user_image import read_photograph
     from dnnlib.imaging import save_png
     from dnnlib.page import Studio
@@ -79,6 +80,8 @@ def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
     from metrics.neighbours import NeighbourReport
     from training.path_config import RenderConfig
     from training.trajectory import PathFolder, PathRenderer, evaluations, photograph_with_crop, watch_evaluations
+
+    typical_depth = sampler.net.typical_depth
 
     def open_photograph(file: Path) -> dict[str, Any]:
         photograph = read_photograph(file)
@@ -90,14 +93,15 @@ def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
         try:
             photograph = read_photograph(file, request.get("fov"))
             if "move" in request:
-                cameras = [Move(**request["move"]).camera(photograph.view.camera, request["scene_scale"])]
+                move, unit = Move(**request["move"]), request["scene_scale"] * unit_of_paths(typical_depth)
+                cameras = [move.camera(photograph.view.camera, unit)]
             else:
                 path = request["path"]
                 if "text" in request:
                     path = folder / f"path{Path(request['path']).suffix}"
                     path.write_text(request["text"])
                 wanted = (request.get(name) for name in ("frames", "amount", "scene_scale", "convention", "pose"))
-                photograph, cameras = plan_path(photograph, str(path), *wanted)
+                photograph, cameras = plan_path(photograph, str(path), *wanted, typical_depth)
             config = RenderConfig(condition=request["condition"])
             renderer = PathRenderer(sampler, ViewPath(photograph, cameras), config, [request["seed"]], batch_size=1)
         except (KeyError, TypeError) as error:

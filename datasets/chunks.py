@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,8 +12,10 @@ import torch
 
 from datasets.clips import UnusableClip, view_from_row
 from dnnlib.imaging import read_image
-from dnnlib.util import UserError
+from dnnlib.text_files import is_plain_name, read_json
+from dnnlib.util import UserError, one_line
 from torch_utils.cameras import Camera, View
+from torch_utils.tensor_files import load_tensor_file
 
 CHUNK_INDEX = "index.json"
 
@@ -50,10 +50,10 @@ class ChunkClips:
     def __init__(self, folder: Path) -> None:
         _read_chunk.cache_clear()  # files may have changed since another data set read them
         path = folder / CHUNK_INDEX
-        try:
-            index = {str(name): folder / file for name, file in json.loads(path.read_text()).items()}
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise UserError(f"{path} is not an index of chunks ({error}); it maps clip names to .torch files") from None
+        content = read_json(path)
+        if not isinstance(content, dict) or not all(is_plain_name(file) for file in content.values()):
+            raise UserError(f"{path} is not an index of chunks; it maps clip names to .torch files beside it")
+        index = {name: folder / file for name, file in content.items()}
         self.names = sorted(index, key=lambda name: (index[name], name))  # chunk by chunk
         self._folder, self._index = folder, index
 
@@ -62,15 +62,17 @@ class ChunkClips:
         chunk = _read_chunk(self._index[name])
         try:
             entry = chunk[name]
-            cameras, images = entry["cameras"].to(torch.float64), entry["images"]
+            cameras, images = entry["cameras"].to(torch.float64), list(entry["images"])
+            if not all(isinstance(image, torch.Tensor) and image.dtype == torch.uint8 for image in images):
+                raise ValueError("images that are no bytes")
             if len(cameras) != len(images):
                 raise ValueError(f"{len(cameras)} cameras for {len(images)} images")
             Camera.from_normalized(cameras, 1, 1)  # for its checks; the size is not known yet
             timestamps = torch.as_tensor(entry.get("timestamps", range(len(images)))).tolist()
             if len(timestamps) != len(images):
                 raise ValueError(f"{len(timestamps)} timestamps for {len(images)} images")
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            reason = one_line(f"no {error}" if isinstance(error, KeyError) else error)
             raise UnusableClip("damaged clip", f"{name} in {self._index[name].name}: {reason}") from None
         return ChunkClip(name, cameras, timestamps, images)
 
@@ -91,9 +93,8 @@ class ChunkClips:
 @lru_cache(maxsize=16)  # a chunk is mapped, not read: it costs some 2 MB for its thousands of tensors
 def _read_chunk(path: Path) -> dict[str, dict]:
     try:
-        return {entry["key"]: entry for entry in torch.load(path, map_location="cpu", weights_only=True, mmap=True)}
+        return {entry["key"]: entry for entry in load_tensor_file(path)}
     except FileNotFoundError:
         raise UnusableClip("missing chunk", str(path)) from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, LookupError, TypeError) as error:
-        detail = str(error).partition("\n")[0]
-        raise UnusableClip("unreadable chunk", f"{path.name}: {detail}") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UnusableClip("unreadable chunk", f"{path.name}: {one_line(error)}") from None

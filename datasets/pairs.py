@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dnnlib.util import UserError, atomic_path
+from dnnlib.text_files import read_json
+from dnnlib.util import UserError, atomic_path, one_line
 from torch_utils.batches import Pair
 
 FrameRange = tuple[int, int] | None  # (low, high): low <= |i - j| < high; None: any two frames
@@ -142,7 +143,7 @@ def read_pairs(path: str | PathLike) -> list[FramePair]:
     and each target frame makes a pair with it. Raises UserError for anything else.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
         if isinstance(content, dict):
             pairs = [
                 FramePair(clip, int(entry["context"][0]), int(target))
@@ -152,8 +153,8 @@ def read_pairs(path: str | PathLike) -> list[FramePair]:
             ]
         else:
             pairs = [FramePair(str(row["clip"]), int(row["source"]), int(row["target"])) for row in content]
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__} {error}"
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__} {one_line(error)}"
         raise UserError(
             f"{path}: not a pair list ({reason}); expected a JSON list of "
             '{"clip": name, "source": frame, "target": frame} or an evaluation_index of pixelSplat'

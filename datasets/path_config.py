@@ -100,16 +100,24 @@ class ViewPath:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def open_paths(config: PathConfig, data: DataConfig, resolution: int) -> dict[str, Callable[[], ViewPath]]:
-    """What opens each photograph with its path, or the one clip with its own, by name; pictures are read only then."""
+def open_paths(
+    config: PathConfig, data: DataConfig, resolution: int, typical_depth: float | None = None
+) -> dict[str, Callable[[], ViewPath]]:
+    """What opens each photograph with its path, or the one clip with its own, by name; pictures are read only then.
+
+    `resolution` is that of true views; `typical_depth` the network's, see `unit_of_paths`.
+    """
     if config.clip is not None:
         return {config.clip: lambda: _clip(config, data, resolution)}
     from datasets.user_image import photograph_files
 
-    return {name: partial(_photograph, file, config) for name, file in photograph_files(config.images).items()}
+    return {
+        name: partial(_photograph, file, config, typical_depth)
+        for name, file in photograph_files(config.images).items()
+    }
 
 
-def _photograph(file: Path, config: PathConfig) -> ViewPath:
+def _photograph(file: Path, config: PathConfig, typical_depth: float | None) -> ViewPath:
     from datasets.trajectories import plan_path
     from datasets.user_image import read_photograph
 
@@ -121,9 +129,12 @@ def _photograph(file: Path, config: PathConfig) -> ViewPath:
         config.scene_scale,
         config.convention,
         config.pose,
+        typical_depth,
     )
     names = ("trajectory", "amount", "scene_scale")
-    return ViewPath(photograph, cameras, details={name: getattr(config, name) for name in names})
+    return ViewPath(
+        photograph, cameras, details={**{name: getattr(config, name) for name in names}, "typical_depth": typical_depth}
+    )
 
 
 def _clip(config: PathConfig, data: DataConfig, resolution: int) -> ViewPath:

@@ -24,8 +24,8 @@ from torch_utils.warping import euler_rotation
 
 DEFAULT_FRAMES = 24
 
-# Distance of what `orbit` and `spiral` look at. The unit is RealEstate10K's: there the median depth of a frame, from
-# points matched under the published poses, is 3.3 to 4.2 in five clips of six.
+# Distance of what `orbit` and `spiral` look at, in units of named paths and moves. These are RealEstate10K's: there the
+# median depth of a frame, from points matched under the published poses, is 3.3 to 4.2 in five clips of six.
 _SUBJECT = 3.5
 _MOST_FRAMES = 100_000
 _FARTHEST = 1e6  # units; the networks compute in float32
@@ -66,6 +66,15 @@ class Move:
         position = torch.tensor([self.right, -self.up, self.forward], dtype=torch.float64)
         pose = torch.cat([rotation, -(rotation @ position)[:, None]], dim=1)
         return _move(photograph, pose, scene_scale, torch.tensor([self.zoom, self.zoom]))
+
+
+def unit_of_paths(typical_depth: float | None) -> float:
+    """What a unit of named paths and moves is, in the unit that a network learned.
+
+    The subject is as far away as what the network has usually seen (`typical_depth`, see `datasets.typical_depth`);
+    where that is not known, the network's unit is taken to be RealEstate10K's, and this is 1.
+    """
+    return 1.0 if typical_depth is None else typical_depth / _SUBJECT
 
 
 class _Path(NamedTuple):
@@ -122,15 +131,18 @@ def plan_path(
     scene_scale: float = 1.0,
     axes: Axes | None = None,
     direction: Direction | None = None,
+    typical_depth: float | None = None,
 ) -> tuple[Photograph, list[Camera]]:
     """The cameras of a named path or of the file of one, placed so that the photograph stands at its beginning.
 
     Where nothing else told the photograph's field of view, that of the file's first camera is taken: the photograph
-    comes back with it. `frames`: of a file, all by default. Raises UserError, as `named_path` and `read_path`.
+    comes back with it. `frames`: of a file, all by default. `typical_depth`: of the network, for `unit_of_paths`; the
+    distances of a file are its own. Raises UserError, as `named_path` and `read_path`.
     """
     if path in PATHS:
         frames = DEFAULT_FRAMES if frames is None else frames
-        return photograph, named_path(path, photograph.view.camera, frames, amount, scene_scale)
+        unit = scene_scale * unit_of_paths(typical_depth)
+        return photograph, named_path(path, photograph.view.camera, frames, amount, unit)
     if amount is not None:
         raise UserError(f"--amount is for named paths ({', '.join(PATHS)}); a file is scaled by --scene-scale")
     if not Path(path).exists():

@@ -25,7 +25,8 @@ from datasets.camera_files.poses import (
     PosedFrame,
     read_json,
 )
-from dnnlib.util import UserError, atomic_path
+from dnnlib.text_files import read_text
+from dnnlib.util import UserError, atomic_path, one_line
 from torch_utils.cameras import (
     REALESTATE10K_COLUMNS,
     Camera,
@@ -100,8 +101,8 @@ def read_path(
         raise UserError(f"{path}: not a text file") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, MemoryError) as error:
+        raise UserError(f"{path}: {one_line(error) or type(error).__name__}") from None
     if not found.cameras:
         raise UserError(f"{path} holds no camera")
     return found
@@ -116,7 +117,7 @@ def _read_frames(path: Path, kind: str, convention: Convention, like: Camera) ->
     if kind == "colmap":
         return colmap.read_model(path)
     if kind == "TUM":
-        return matrices.read_tum(path.read_text(encoding="utf-8"))
+        return matrices.read_tum(read_text(path))
     return matrices.read_matrices(path, convention)
 
 

@@ -40,7 +40,7 @@ def open_image(
 
     Raises UserError where the file is missing, no such picture, damaged, or has more than `MOST_PIXELS`.
     """
-    name = "the picture" if hasattr(source, "read") else os.fspath(source)
+    name = getattr(source, "name", "the picture") if hasattr(source, "read") else os.fspath(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for what is refused below

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,13 @@ class UserError(ValueError):
 
     The command lines print it without a traceback and exit with code 2.
     """
+
+
+def one_line(text: object, most: int = 300) -> str:
+    """A text, which may come from anywhere, as one line that no terminal obeys: control characters are escaped."""
+    line = " ".join(str(text).split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 class IncompleteError(Exception):
@@ -59,6 +67,20 @@ def commit_file(temporary: Path, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise UserError where there is something that is no file: a folder, or a pipe, which would be waited for.
+
+    Says nothing where there is nothing: whoever opens it says that best.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or the like"
+        raise UserError(f"{path} is {kind}, where a file is expected")
 
 
 def writable_directory(path: str | os.PathLike[str]) -> Path:

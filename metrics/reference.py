@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dnnlib import UserError
+from dnnlib.text_files import parse_json
 from dnnlib.util import atomic_path
 from metrics.detectors import Detector, DetectorInfo
 from metrics.frechet import Moments
@@ -61,7 +62,7 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
     path = Path(path)
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
+            about = parse_json(str(file["about"]), path)
             names = [key.removesuffix(".count") for key in file.files if key.endswith(".count")]
             moments = {
                 name: Moments(int(file[f"{name}.count"]), file[f"{name}.mean"], file[f"{name}.scatter"])

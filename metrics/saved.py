@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,12 +16,14 @@ import torch
 
 from dnnlib import UserError
 from dnnlib.imaging import read_image
+from dnnlib.util import check_regular, one_line
 from metrics.table import format_indices
 from metrics.views import Views
 from torch_utils.depth import read_stored_depth
 from torch_utils.run_files import RUN_FILE, PairRecord, PictureRole, Run, parse_picture_name
 
 _ROLES: tuple[PictureRole, ...] = ("sample", "tgt", "src")  # as `Views` takes them
+_MOST_BYTES = 1 << 27  # of a file in an archive: a few bytes there can be gigabytes when they are unpacked
 
 
 class _NamedBytes(io.BytesIO):
@@ -49,10 +52,11 @@ class Archive:
             files = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
             return cls(root, sorted(files))
         try:
+            check_regular(root)
             archive = zipfile.ZipFile(root)
         except FileNotFoundError:
             raise UserError(f"there is no folder or zip file {root}") from None
-        except (zipfile.BadZipFile, OSError):
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             raise UserError(f"{root} is neither a folder nor a whole zip file") from None
         return cls(root, sorted(name for name in archive.namelist() if not name.endswith("/")), archive)
 
@@ -61,8 +65,14 @@ class Archive:
         if self._zip is None:
             return self.root / name
         try:
-            return _NamedBytes(self._zip.read(name), f"{self.root}/{name}")
-        except (zipfile.BadZipFile, OSError, EOFError):
+            with self._zip.open(name) as file:
+                data = file.read(_MOST_BYTES + 1)
+            if len(data) > _MOST_BYTES:
+                raise UserError(f"{self.root}/{one_line(name)} is too long for a picture or for {RUN_FILE}")
+            return _NamedBytes(data, f"{self.root}/{name}")
+        except UserError:
+            raise
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error):
             raise UserError(f"{self.root}/{name} is damaged: make the zip file again") from None
 
     def image(self, name: str) -> np.ndarray:

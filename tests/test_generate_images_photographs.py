@@ -58,6 +58,20 @@ def test_one_command(network: str, photo: Path, tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(Image.open(out / name)), np.asarray(Image.open(tmp_path / "again" / name)))
 
 
+def test_orbits_turn_around_what_the_network_has_learned_to_expect(photo: Path, tmp_path: Path) -> None:
+    net = fill(NVPrecond(16, **SMALL))
+    net.typical_depth = 7.0
+    save_network(tmp_path / "net.safetensors", net)
+    arguments = ["--image", photo, "--frames", 5, "--outdir", tmp_path / "out"]
+    assert run(str(tmp_path / "net.safetensors"), *arguments).exit_code == 0
+    document = json.loads((tmp_path / "out" / "trajectory.json").read_text())
+    assert document["typical_depth"] == 7.0
+    poses = np.array([frame["transform_matrix"] for frame in document["frames"]])  # OpenGL's axes
+    pivot = poses[0] @ [0, 0, -7, 1]
+    assert np.linalg.norm(poses[:, :, 3] - pivot, axis=1) == pytest.approx([7.0] * 5)
+    assert len({round(x, 3) for x in poses[:, 0, 3]}) > 2
+
+
 def test_every_option_of_photographs(network: str, photo: Path, tmp_path: Path) -> None:
     poses = tmp_path / "poses.txt"
     poses.write_text("1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 .2 0 1 0 0 0 0 1 0\n" * 2)

@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from dnnlib.util import check_regular
+
 # Statistics of (relative pose [12], source fx fy cx cy, target fx fy cx cy) at 64x64 on RealEstate10K: docs/method.md,
 # section 2.2.
 GEOMETRY_DIM = 20
@@ -285,6 +287,7 @@ def read_realestate10k_text(path: str | PathLike) -> str:
 
     Raises OSError, and UnicodeDecodeError for what is no text.
     """
+    check_regular(path)
     head, newline, rest = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").partition(b"\n")
     return (head.decode("utf-8", errors="replace") if newline else head.decode()) + newline.decode() + rest.decode()
 

@@ -68,6 +68,25 @@ def symmetric_epipolar_distance(
     return ((residual / lines_src[:, :2].norm(dim=1) + residual / lines_tgt[:, :2].norm(dim=1)) / 2).numpy()
 
 
+def triangulate(
+    source_px: np.ndarray, target_px: np.ndarray, source: Camera, target: Camera
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where matched points [M, 2] of two views are: z-depth in the source view, and parallax in degrees, float64 [M].
+
+    The point is where the ray of the source comes nearest to that of the target. Depth is in the unit of the
+    extrinsics, and not positive where rays part; it is the worse known the smaller the parallax.
+    """
+    (origin, ray), (other, ray_tgt) = (
+        camera.rays(torch.from_numpy(points)) for camera, points in ((source, source_px), (target, target_px))
+    )
+    between = other - origin
+    cosine = (ray * ray_tgt).sum(dim=1)
+    along, along_tgt = (ray * between).sum(dim=1), (ray_tgt * between).sum(dim=1)
+    distance = (along - cosine * along_tgt) / (1 - cosine**2).clamp_min(1e-15)
+    depth = distance * (ray @ source.rotation[2])
+    return depth.numpy(), torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))).numpy()
+
+
 def _homogeneous(points: np.ndarray) -> np.ndarray:
     return np.concatenate([points, np.ones((len(points), 1))], axis=1)
 

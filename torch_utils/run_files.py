@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from dnnlib.imaging import png_text
+from dnnlib.text_files import parse_json
 from dnnlib.util import UserError, atomic_path
 from torch_utils.batches import Pair
 from torch_utils.cameras import Camera
@@ -123,12 +124,12 @@ class Run:
     def parse(cls, text: str | bytes) -> Run:
         """Raises UserError for what no run has written."""
         try:
-            content = json.loads(text)
+            content = parse_json(text, RUN_FILE)
             options = {**_BEFORE, **content["options"]}
             if "dtype" in content:  # where earlier runs say it
                 options.setdefault("dtype", content["dtype"])
             records = [PairRecord.from_dict(image) for image in content["images"]]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{RUN_FILE} is damaged, or not one of generate_images ({error})") from None
         details = {name: value for name, value in content.items() if name not in ("options", "images")}
         return cls(options, {record.seed: record for record in records}, details)

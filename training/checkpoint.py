@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError, atomic_path
+from dnnlib.util import UserError, atomic_path, one_line
+from torch_utils.tensor_files import load_tensor_file, tensors_in
 
 _KEPT = 2
 _NAME = re.compile(r"training-state-(\d+(?:\.\d+)?)\.pt")
@@ -33,9 +33,8 @@ def save_state(folder: Path, images: int, state: dict[str, Any]) -> Path:
         with atomic_path(path) as temporary:
             torch.save({**state, "images": images}, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError, in words of its own
-        raise UserError(
-            f"cannot write {path}, the disk may be full ({_reason(error)}); make room and start again"
-        ) from None
+        reason = one_line(str(error).partition("\n")[0])
+        raise UserError(f"cannot write {path}, the disk may be full ({reason}); make room and start again") from None
     for old in _states(folder)[:-_KEPT]:
         old.unlink()
     return path
@@ -45,11 +44,24 @@ def load_newest_state(folder: Path) -> dict[str, Any] | None:
     """The newest state that is whole, on the CPU, or None. Nothing in it is executed."""
     for path in reversed(_states(folder)):
         try:
+            state = load_tensor_file(path)
             _check_sums(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            _log.warning("%s is damaged and passed over: %s", path, _reason(error))
+            if not isinstance(state, dict) or not isinstance(state.get("images"), int) or state["images"] < 0:
+                raise ValueError("no state of a training")
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors_in(state)):
+                raise ValueError("it holds numbers that are not finite")
+            return state
+        except (OSError, ValueError) as error:
+            _log.warning("%s is damaged and passed over: %s", path, one_line(error))
     return None
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError unless what an optimizer remembers of a parameter has its shape, which torch takes on trust."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} of shape {list(value.shape)} for a weight of {list(parameter.shape)}")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -73,7 +85,3 @@ def _states(folder: Path) -> list[Path]:
     """All states, oldest first."""
     found = [(match, path) for path in folder.glob("training-state-*.pt") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found, key=lambda item: float(item[0][1]))]
-
-
-def _reason(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -21,16 +21,17 @@ from training.precond import NVPrecond
 
 
 class DiffusersNVPrecond(NVPrecond, ModelMixin, ConfigMixin):
-    """`NVPrecond` with `save_pretrained` and `from_pretrained`; `init_kwargs` are the arguments of that class."""
+    """`NVPrecond` with `save_pretrained` and `from_pretrained`; arguments are that class's, and an attribute of it."""
 
     @register_to_config
-    def __init__(self, init_kwargs: dict[str, Any]) -> None:
+    def __init__(self, init_kwargs: dict[str, Any], typical_depth: float | None = None) -> None:
         super().__init__(**init_kwargs)
+        self.typical_depth = typical_depth
 
     @classmethod
     def from_network(cls, net: NVPrecond) -> DiffusersNVPrecond:
         """A copy of a network."""
-        model = cls(net.init_kwargs)
+        model = cls(net.init_kwargs, net.typical_depth)
         model.load_state_dict(net.state_dict())
         return model.eval().requires_grad_(False)
 

@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from dnnlib.util import UserError, atomic_path
+from dnnlib.text_files import parse_json, read_json
+from dnnlib.util import UserError, atomic_path, check_regular, one_line
 from presets import MODELS
 from torch_utils.legacy_pickle import LegacyObject, read_legacy_pickle
 from training.network_config import NetworkConfig
@@ -58,21 +59,31 @@ def load_network(name: str | Path, device: torch.device | str = "cpu") -> NVPrec
         raise UserError(f"{path} is a web page, not weights: open its address in a browser to see what it says")
     if head[:1] == b"\x80" and head[8:9] != b"{":  # safetensors: eight bytes of length, any of them, then JSON
         init_kwargs, state, heads = _read_released(path)
+        typical_depth = None
     else:
-        init_kwargs, state = _read_folder(path) if path.is_dir() else _read_safetensors(path)
+        init_kwargs, state, typical_depth = _read_folder(path) if path.is_dir() else _read_safetensors(path)
         heads = {}
-    net = _build(path, init_kwargs)
+    net = _build(path, init_kwargs, state)
+    net.typical_depth = typical_depth
     for part, channels in heads.items():
         ours = net.get_submodule(part).channels_per_head
         if ours != channels:
             raise UserError(f"{path}: {part} has heads of {channels} channels, its constructor arguments give {ours}")
-    _load_strictly(path, net, state)
+    net.load_state_dict(state)
+    broken = [name for name, tensor in net.state_dict().items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise UserError(f"{path}: weights that are not finite, in {len(broken)} tensors, first {broken[0]}")
     return net.eval().requires_grad_(False).to(device)
 
 
 def copy_weights(name: str | Path, net: NVPrecond) -> None:
     """Give `net` the weights of a network file; see `load_network`. Raises UserError for another architecture."""
-    _load_strictly(resolve_network(name), net, load_network(name).state_dict())
+    state = load_network(name).state_dict()
+    try:
+        _check_shapes(net, state)
+    except UserError as error:
+        raise UserError(f"{one_line(name)}: {error}") from None
+    net.load_state_dict(state)
 
 
 def save_network(
@@ -87,10 +98,13 @@ def save_network(
     state = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
     if dtype is not None:
         state.update({name: state[name].to(dtype) for name, _ in net.named_parameters()})
+    provenance = dict(provenance or {})
+    if net.typical_depth is not None:
+        provenance["typical_depth"] = net.typical_depth
     metadata = {
         "format": _FORMAT,
         "init_kwargs": json.dumps(net.init_kwargs),
-        "provenance": json.dumps(provenance or {}),
+        "provenance": json.dumps(provenance),
     }
     content = save({name: tensor.contiguous() for name, tensor in state.items()}, metadata)
     with atomic_path(path) as temporary:
@@ -99,29 +113,42 @@ def save_network(
 
 def read_metadata(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(constructor arguments, provenance) of one of our files, without its weights."""
+    check_regular(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged, or neither safetensors nor a released pickle ({error})") from None
+        raise UserError(f"{path}: damaged, or neither safetensors nor a released pickle ({one_line(error)})") from None
     if metadata.get("format") != _FORMAT:
-        raise UserError(f"{path}: safetensors without this project's metadata; format is {metadata.get('format')!r}")
+        found = one_line(repr(metadata.get("format")), 50)
+        raise UserError(f"{path}: safetensors without this project's metadata; format is {found}")
     try:
-        return json.loads(metadata["init_kwargs"]), json.loads(metadata["provenance"])
-    except (KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: its metadata is damaged ({error})") from None
+        return parse_json(metadata["init_kwargs"], "init_kwargs"), parse_json(metadata["provenance"], "provenance")
+    except (KeyError, UserError) as error:
+        raise UserError(f"{path}: its metadata is damaged ({one_line(error)})") from None
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    init_kwargs, _ = read_metadata(path)
-    return init_kwargs, load_file(path)
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], float | None]:
+    init_kwargs, provenance = read_metadata(path)
+    return init_kwargs, load_file(path), _typical_depth(path, provenance)
 
 
-def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], float | None]:
     try:
-        return json.loads((path / _FOLDER_CONFIG).read_text())["init_kwargs"], load_file(path / _FOLDER_WEIGHTS)
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: damaged, or the folder of another model ({type(error).__name__} {error})") from None
+        check_regular(path / _FOLDER_WEIGHTS)
+        config = read_json(path / _FOLDER_CONFIG)
+        return config["init_kwargs"], load_file(path / _FOLDER_WEIGHTS), _typical_depth(path, config)
+    except (SafetensorError, OSError, KeyError, TypeError, UserError) as error:
+        reason = f"{type(error).__name__} {one_line(error)}"
+        raise UserError(f"{path}: damaged, or the folder of another model ({reason})") from None
+
+
+def _typical_depth(path: Path, metadata: dict[str, Any]) -> float | None:
+    """See `NVPrecond.typical_depth`; files written before it was known have none."""
+    found = metadata.get("typical_depth") if isinstance(metadata, dict) else "no mapping"
+    if found is not None and not (isinstance(found, (int, float)) and 0 < found < 1e300):
+        raise UserError(f"{path}: its typical_depth is {one_line(repr(found), 50)}; it is a distance, or absent")
+    return found
 
 
 def _read_released(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, int]]:
@@ -130,32 +157,38 @@ def _read_released(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor],
     network = content.get("ema") or content.get("net")
     if not isinstance(network, LegacyObject) or network.class_name != "NVPrecond":
         found = getattr(network, "class_name", None) or ", ".join(map(str, content)) or "nothing"
-        raise UserError(f"{path}: no novel-view network under 'ema' or 'net' (found {found})")
-    positional = dict(zip(("img_resolution", "img_channels", "label_dim"), network.init_args, strict=False))
+        raise UserError(f"{path}: no novel-view network under 'ema' or 'net' (found {one_line(found, 100)})")
     try:
-        state = network.state_dict()
+        positional = dict(zip(("img_resolution", "img_channels", "label_dim"), network.init_args, strict=False))
+        init_kwargs, state = {**positional, **network.init_kwargs}, network.state_dict()
         nested = {part: network.modules[part].init_kwargs for part in ("encoder", "unet") if part in network.modules}
     except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: its network cannot be read ({error})") from None
+        raise UserError(f"{path}: its network cannot be read ({one_line(error)})") from None
     heads = {part: kwargs["channels_per_head"] for part, kwargs in nested.items() if kwargs.get("channels_per_head")}
-    return {**positional, **network.init_kwargs}, state, heads
+    return init_kwargs, state, heads
 
 
-def _build(path: Path, init_kwargs: dict[str, Any]) -> NVPrecond:
+def _build(path: Path, init_kwargs: dict[str, Any], state: dict[str, torch.Tensor]) -> NVPrecond:
+    """A network for the weights of a file, once it is known that they are its own."""
     try:
-        return NVPrecond(**NetworkConfig.of(init_kwargs).to_dict())
+        config = NetworkConfig.of(init_kwargs)
+        if config.architecture == "unet" and config.num_blocks * len(config.channel_mult) > len(state):
+            raise UserError(f"more blocks than the file has tensors, {len(state)}")
+        with torch.device("meta"):  # takes no memory, whatever the file says
+            _check_shapes(NVPrecond(**config.to_dict()), state)
     except (UserError, TypeError) as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {one_line(error)}") from None
+    return NVPrecond(**config.to_dict())
 
 
-def _load_strictly(path: Path, net: NVPrecond, state: dict[str, torch.Tensor]) -> None:
+def _check_shapes(net: NVPrecond, state: dict[str, torch.Tensor]) -> None:
+    """Raise UserError unless tensors are the weights of a network, which may be without memory of its own."""
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    found = {name: tuple(x.shape) if x.is_floating_point() else x.dtype for name, x in state.items()}
     wrong = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
     if wrong:
         name = wrong[0]
         raise UserError(
-            f"{path}: weights of another architecture: {len(wrong)} tensors differ, "
-            f"first {name}: file {found.get(name, 'has none')}, network {wanted.get(name, 'has none')}"
+            f"weights of another architecture: {len(wrong)} tensors differ, "
+            f"first {one_line(name, 100)}: file {found.get(name, 'has none')}, network {wanted.get(name, 'has none')}"
         )
-    net.load_state_dict(state)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dnnlib.util import UserError
+from dnnlib.util import UserError, one_line
 from training.encodings import EncodingConfig
 
 # A super-resolution denoiser has heads of 32 channels, its source encoder of 64. Shapes do not show it.
@@ -28,6 +28,15 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "bool": ("True or False", lambda value: isinstance(value, bool)),
     "tuple[int, ...]": ("a list of whole numbers", lambda value: isinstance(value, tuple) and all(map(_is_int, value))),
 }
+
+# The largest of each that anybody could mean. Networks are made of Python objects: counts cost time, not memory alone.
+_MOST = {
+    **{"img_resolution": 1 << 13, "img_channels": 64, "label_dim": 1 << 12, "model_channels": 1 << 14},
+    **{"num_blocks": 64, "extra_attn": 64, "channels_per_head": 1 << 12, "logvar_channels": 1 << 14},
+    **{"plane_sweep": 1 << 10, "channel_mult": 64, "attn_resolutions": 1 << 13, "clip_act": 1e6, "sigma_data": 1e6},
+    **{"plane_nearest": 1e6, "plane_spacing": 1e3, "plane_blend_gain": 1e6},
+}
+_MOST_LEVELS = 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +98,11 @@ class NetworkConfig(UNetConfig, EncodingConfig):
     def of(cls, arguments: Mapping[str, Any]) -> NetworkConfig:
         """From arguments that others wrote. Raises UserError also for a name that is unknown or missing."""
         if not isinstance(arguments, Mapping):
-            raise UserError(f"no network can be built from {arguments!r}")
+            raise UserError(f"no network can be built from {_short(arguments)}")
         known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(arguments) - known)
+        unknown = [name for name in arguments if name not in known]
         if unknown:
-            raise UserError(f"no network can be built: there is no argument {unknown[0]!r}")
+            raise UserError(f"no network can be built: there is no argument {_short(unknown[0])}")
         if "img_resolution" not in arguments:
             raise UserError("no network can be built: img_resolution is missing")
         return cls(**arguments)
@@ -105,7 +114,12 @@ class NetworkConfig(UNetConfig, EncodingConfig):
                 value = tuple(value)
                 object.__setattr__(self, field.name, value)
             kind, is_kind = _KINDS[str(field.type)]
-            _refuse(not is_kind(value), f"{field.name} must be {kind}, not {value!r}")
+            _refuse(not is_kind(value), f"{field.name} must be {kind}, not {_short(value)}")
+            entries = value if isinstance(value, tuple) else [] if isinstance(value, str) else [value or 0]
+            _refuse(len(entries) > _MOST_LEVELS, f"{field.name} must have at most {_MOST_LEVELS} entries")
+            for entry in entries:
+                most = _MOST.get(field.name, 1)
+                _refuse(not abs(entry) <= most, f"{field.name} must be at most {most:g}, not {_short(entry)}")
         self._check_ranges()
         for fault in self.encoding_faults():
             _refuse(*fault)
@@ -166,6 +180,13 @@ class NetworkConfig(UNetConfig, EncodingConfig):
         """For JSON: `NetworkConfig.of` reads it."""
         plain = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def _short(value: Any) -> str:
+    """A value that may come from anywhere, for a message; Python refuses to write a number of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    return one_line(repr(value), 60)
 
 
 def _refuse(bad: bool, message: str) -> None:

@@ -67,6 +67,7 @@ class NVPrecond(nn.Module):
         encodings: what it is given beside the noisy view.
         compute_dtype: dtype of the inner networks' activations; None follows `use_fp16`.
         frozen: see `freeze`.
+        typical_depth: median z-depth of the views it was trained on, in the unit of their poses; None: not known.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -81,6 +82,7 @@ class NVPrecond(nn.Module):
         self.encodings = Encodings(config, config.img_channels, config.logvar_channels)
         self.compute_dtype: torch.dtype | None = None
         self.frozen = False
+        self.typical_depth: float | None = None
 
         build, channels = ARCHITECTURES[config.architecture], config.img_channels
         if not config.uncond:

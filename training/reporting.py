@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dnnlib.imaging import save_png
+from dnnlib.text_files import parse_json, read_text
 from dnnlib.util import UserError, atomic_path
 from torch_utils.depth import DepthModel
 from training.checkpoint import kimg_name
@@ -115,12 +117,20 @@ def logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
+def _images(line: str) -> float:
+    """What a line of `stats.jsonl` counts; infinity where it is none."""
+    try:
+        return float(parse_json(line, "a line of stats.jsonl")["images"])
+    except (UserError, TypeError, LookupError, ValueError, OverflowError):
+        return math.inf
+
+
 def _forget_after(images: int, stats: Path) -> None:
     """Drop the lines about more images than these, and one that was cut short."""
     if not stats.exists():
         return
-    lines = stats.read_text().splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["images"] <= images]
+    lines = read_text(stats).splitlines()
+    kept = [line for line in lines if _images(line) <= images]
     if kept != lines:
         with atomic_path(stats) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept))

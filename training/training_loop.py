@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -24,12 +25,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.config import open_pairs
-from dnnlib.util import UserError, atomic_path, format_bytes, writable_directory
+from dnnlib.text_files import read_json
+from dnnlib.util import UserError, atomic_path, format_bytes, one_line, writable_directory
 from torch_utils.batches import Batch, Pair, collate
 from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.distributed import Processes
 from torch_utils.random import SeededGenerators, seed_of
-from training.checkpoint import kimg_name, load_newest_state, remove_leftovers, save_state
+from training.checkpoint import check_moments, kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
 from training.model_io import copy_weights, save_network
 from training.phema import PowerFunctionEMA
@@ -119,6 +121,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
+        check_moments(self.optimizer)
         self.ema.load_state_dict(state["ema"])
         self.images = state["images"]
         self.losses = list(torch.tensor(state.get("losses", []), device=self.processes.device))
@@ -266,9 +269,20 @@ class _Reports:
         if self.reporter is not None and values:
             self.reporter.record(self.trainer.images, values)
 
+    @cached_property
+    def _typical_depth(self) -> float | None:
+        """Of the clips trained on, whatever their mix; a matter of seconds, once."""
+        from datasets.realestate10k import RealEstate10K
+        from datasets.typical_depth import typical_depth
+
+        found = typical_depth(RealEstate10K(self.config.data, "train", self.config.range_selection, resolution=None))
+        _log.info("typical depth of the views: %s", "too few points to tell" if found is None else f"{found:.2f} units")
+        return found
+
     def _save_snapshots(self) -> None:
         ema, images = self.trainer.ema, self.trainer.images
         for std, average in zip(ema.stds, ema.averages, strict=True):
+            average.typical_depth = self._typical_depth
             provenance = {"images": images, "ema_std": std, "training_options": self.config.to_dict()}
             path = self.outdir / f"network-snapshot-{kimg_name(images)}-{std:.3f}.safetensors"
             save_network(path, average, provenance, torch.float16)
@@ -344,8 +358,8 @@ def _check_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> Non
     options = outdir / "training_options.json"
     if options.exists():
         try:
-            different = config.differences(json.loads(options.read_text()))
-        except (json.JSONDecodeError, AttributeError):
+            different = config.differences(read_json(options))
+        except (UserError, AttributeError, TypeError):
             raise UserError(f"{options} is damaged: choose another --outdir") from None
         if different:
             raise UserError(f"{outdir} holds a run with other options ({different[0]}): choose another --outdir")
@@ -357,7 +371,14 @@ def _resume(trainer: Trainer, outdir: Path) -> None:
     """Bring the trainer to the newest state in the folder, the same one on every process."""
     state = load_newest_state(outdir)
     if state is not None:
-        trainer.load_state_dict(state)
+        try:
+            trainer.load_state_dict(state)
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            reason = one_line(str(error).partition("\n")[0] or type(error).__name__)
+            raise UserError(
+                f"the training state of {state['images']} images in {outdir} does not fit this run ({reason}): "
+                f"move it away or choose another --outdir"
+            ) from None
     seen = trainer.processes.gather([trainer.images])
     if len(set(seen)) > 1:
         raise UserError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets.camera_files.lens import MODELS, Lens, colmap_lens
 from datasets.camera_files.poses import PosedFrame, check_pose, pose_of_quaternion
+from dnnlib.text_files import read_text
 from dnnlib.util import natural_key
 from torch_utils.cameras import Camera
 
@@ -59,7 +60,7 @@ def _images(path: Path) -> Iterator[tuple[str, str, int, list[float]]]:
     numbers each, and an image never has a multiple of three numbers alone.
     """
     after_image = False
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.startswith("#") or (after_image and _is_points(line)) or not line.strip():
             after_image = after_image and line.startswith("#")
             continue
@@ -82,7 +83,7 @@ def _is_points(line: str) -> bool:
 
 
 def _lenses(path: Path) -> Iterator[tuple[int, Lens]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         fields = line.split()
         if not fields or line.startswith("#"):
             continue

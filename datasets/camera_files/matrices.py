@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from datasets.camera_files.poses import OPENCV_C2W, Convention, PosedFrame, check_pose, pose_of_quaternion, read_json
+from dnnlib.text_files import read_text
 from torch_utils.cameras import Camera
 
 TUM_COLUMNS = 8
@@ -69,7 +70,7 @@ def _matrices(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         except TypeError as error:
             raise ValueError(f"not a list of matrices ({error})") from None
     else:
-        yield from _text_matrices(path.read_text(encoding="utf-8"))
+        yield from _text_matrices(read_text(path))
         return
     if array.ndim != 3 or array.shape[1:] not in ((3, 4), (4, 4)):
         raise ValueError(f"matrices of shape {list(array.shape)}, expected [N, 3, 4] or [N, 4, 4]")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from datasets.camera_files.lens import Lens
+from dnnlib.text_files import parse_json, read_text
 from torch_utils.cameras import check_rotation, homogeneous
 
 Axes = Literal["opencv", "opengl"]
@@ -89,10 +89,5 @@ def pose_of_quaternion(wxyz: tuple[float, ...], translation: tuple[float, ...]) 
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; ValueError that names the line where it is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno}: not JSON ({error.msg})") from None
-    except RecursionError:
-        raise ValueError("brackets within brackets without end") from None
+    """The content of a JSON file; ValueError, without the name of the file, where it is none."""
+    return parse_json(read_text(path), "its text")

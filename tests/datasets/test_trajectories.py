@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.synthetic import SyntheticClips
+from datasets.synthetic import SyntheticClips, random_scene, render
 from datasets.trajectories import PATHS, Move, follow, named_path, plan_path, thin_out
 from datasets.trajectory_files import write_trajectory
-from datasets.user_image import read_photograph
+from datasets.user_image import Photograph, read_photograph
 from dnnlib import UserError
-from torch_utils.cameras import Camera, check_rotation, geometry_vector, relative_pose
+from torch_utils.cameras import Camera, View, check_rotation, geometry_vector, relative_pose
 from torch_utils.warping import euler_rotation
 
 CAMERA = Camera.from_fov(60, 120, 80)
@@ -107,6 +107,35 @@ def test_orbit_and_spiral_keep_their_eye_on_the_subject(name: str) -> None:
         assert seen(camera) == pytest.approx(CENTER)
     distances = [float((camera.center - AHEAD[0]).norm()) for camera in named_path("orbit", CAMERA, 12)]
     assert distances == pytest.approx([3.5] * 12)
+
+
+def test_a_unit_of_named_paths_is_worth_what_the_network_has_learned() -> None:
+    photograph = Photograph("", View(torch.zeros(3, 80, 120, dtype=torch.uint8), CAMERA), 60, "--fov")
+    for depth, path, distance in ((7.0, "dolly", 2), (None, "dolly", 1), (7.0, "truck", 1.5)):
+        _, cameras = plan_path(photograph, path, 3, typical_depth=depth)
+        assert float(cameras[-1].center.norm()) == pytest.approx(distance)
+
+
+@pytest.mark.parametrize(("known", "still"), [(1.0, True), (0.5, False)])
+def test_the_pivot_of_an_orbit_keeps_still_in_pictures(known: float, still: bool) -> None:
+    """A wall 4.5 away: where its middle has gone in renderings, if the typical depth is that, or half of it."""
+    scene, camera = random_scene(torch.Generator().manual_seed(0)), Camera.from_fov(60, 128, 128)
+    view = render(scene, camera)
+    photograph = Photograph("", view, 60, "--fov")
+    _, cameras = plan_path(photograph, "orbit", 8, amount=8, typical_depth=known * float(view.depth[64, 64]))
+    shifts = [shift_of_the_middle(view.image, render(scene, camera).image) for camera in cameras]
+    assert (max(shifts) <= 1) == still, shifts
+
+
+def shift_of_the_middle(first: torch.Tensor, second: torch.Tensor, half: int = 8, reach: int = 12) -> float:
+    """How many pixels the central square of one picture has to be moved to fit the other best."""
+    middle = first.shape[-1] // 2
+    patch = first[:, middle - half : middle + half, middle - half : middle + half].float()
+    around = second[:, middle - half - reach : middle + half + reach, middle - half - reach : middle + half + reach]
+    places = around.float().unfold(1, 2 * half, 1).unfold(2, 2 * half, 1)  # [3, S, S, 2 half, 2 half]
+    error = (places - patch[:, None, None]).square().sum(dim=(0, 3, 4))
+    row, column = divmod(int(error.argmin()), error.shape[1])
+    return math.hypot(row - reach, column - reach)
 
 
 def test_following_a_path_takes_poses_and_zoom_relative_to_its_first_camera() -> None:

@@ -3,6 +3,9 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import resource
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import torch
 
 from dnnlib import UserError
 from tests.golden import DATA, recipe
+from tests.torch_utils.bombs import bombs
 from torch_utils.legacy_pickle import LegacyObject, read_legacy_pickle
 
 
@@ -92,3 +96,33 @@ def test_a_pickle_of_something_else_is_refused(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(UserError, match="holds a dict, this file holds list"):
         read_legacy_pickle(path)
+
+
+@pytest.mark.parametrize("name", bombs())
+def test_bombs_are_one_line_within_a_second_and_100_mb(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(bombs()[name])
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(UserError, match=r"bomb\.pkl") as caught:
+        read_legacy_pickle(path)
+    assert time.process_time() - start < 1
+    kilobytes = 1 if sys.platform != "darwin" else 1024
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / kilobytes < 100_000
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500 + len(str(path))
+
+
+def test_modules_in_themselves_and_odd_states_are_refused(tmp_path: Path) -> None:
+    network = LegacyObject("NVPrecond", {"_modules": {}})
+    network.state["_modules"]["again"] = network
+    with pytest.raises(ValueError, match="modules"):
+        network.state_dict()
+    for state in ({"_modules": 5}, {"_parameters": [1]}, {"_modules": {"a": 5}}):
+        with pytest.raises(ValueError, match="is no"):
+            LegacyObject("NVPrecond", state).state_dict()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "net.pkl")
+    with pytest.raises(UserError, match=r"net\.pkl is .* a pipe"):
+        read_legacy_pickle(tmp_path / "net.pkl")

@@ -23,7 +23,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("export")
     torch.manual_seed(0)
-    save_network(root / "net.safetensors", NVPrecond(**NETWORK, no_time_enc=True))
+    net = NVPrecond(**NETWORK, no_time_enc=True)
+    net.typical_depth = 6.5
+    save_network(root / "net.safetensors", net)
     with pytest.raises(SystemExit) as exit_status:
         main([str(root / "net.safetensors"), str(root / "folder")])
     assert not exit_status.value.code
@@ -32,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_same_network(net: torch.nn.Module, other: torch.nn.Module) -> None:
     assert net.init_kwargs == other.init_kwargs
+    assert net.typical_depth == other.typical_depth == 6.5
     state, reference = net.state_dict(), other.state_dict()
     assert state.keys() == reference.keys()
     assert all(torch.equal(state[name], reference[name]) for name in reference)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -36,6 +37,16 @@ def test_our_own_format_round_trips(net: NVPrecond, saved: Path) -> None:
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in net.state_dict().items())
     assert read_metadata(saved) == (net.init_kwargs, {"images": 7})
     assert [path.name for path in saved.parent.iterdir()] == ["net.safetensors"]
+
+
+def test_a_file_carries_the_typical_depth_of_its_training_data(net: NVPrecond, tmp_path: Path) -> None:
+    net.typical_depth = 6.5
+    save_network(tmp_path / "net.safetensors", net, {"images": 7})
+    assert load_network(tmp_path / "net.safetensors").typical_depth == 6.5
+    net.typical_depth = "far"
+    save_network(tmp_path / "net.safetensors", net)
+    with pytest.raises(UserError, match="typical_depth is 'far'"):
+        load_network(tmp_path / "net.safetensors")
 
 
 def test_half_precision_files_load_as_float32(net: NVPrecond, tmp_path: Path) -> None:
@@ -156,3 +167,48 @@ def test_networks_are_fetched_from_an_address(saved: Path, tmp_path: Path, monke
         server.shutdown()
         server.server_close()
     assert net.init_kwargs["no_time_enc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model_channels", 10**6),
+        ("model_channels", 8192),
+        ("num_blocks", 10**5),
+        ("num_blocks", 60),
+        ("channel_mult", [1] * 1000),
+        ("attn_resolutions", [10**30]),
+        ("img_resolution", 2**40),
+        ("plane_sweep", 10**9),
+        ("logvar_channels", 10**12),
+        ("sigma_data", float("nan")),
+        ("sigma_data", 0),
+        ("sigma_data", 10**400),
+        ("model_channels", int("9" * 4000)),
+        ("num_blocks", {}),
+    ],
+)
+def test_arguments_are_not_believed_before_they_are_compared(
+    name: str, value: object, saved: Path, tmp_path: Path
+) -> None:
+    with safe_open(saved, "pt") as file:
+        metadata = file.metadata()
+    arguments = json.dumps({**json.loads(metadata["init_kwargs"]), name: value})
+    path = tmp_path / "absurd.safetensors"
+    save_file(load_file(saved), path, {**metadata, "init_kwargs": arguments})
+    start = time.process_time()
+    with pytest.raises(UserError, match=r"absurd\.safetensors") as caught:
+        load_network(path)
+    assert time.process_time() - start < 1
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, saved: Path, tmp_path: Path) -> None:
+    with safe_open(saved, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(saved)
+    tensors["logvar_linear.weight"][0, 1] = value
+    save_file(tensors, tmp_path / "nan.safetensors", metadata)
+    with pytest.raises(UserError, match=r"not finite, in 1 tensors, first logvar_linear\.weight"):
+        load_network(tmp_path / "nan.safetensors")

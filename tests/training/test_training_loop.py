@@ -293,7 +293,7 @@ def test_a_failing_process_ends_all_with_its_error(data: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(data="nowhere"), "there is no data folder nowhere"),
+        (dict(data="nowhere"), "there is no data folder .*nowhere"),
         (dict(batch=8), "holds a run with other options .batch was 4 and is 8."),
         (dict(network=dict(depth_input=True), outdir="new"), "need source depth"),
         (dict(outdir="file"), "not a folder"),
@@ -336,3 +336,15 @@ def test_a_run_starts_from_a_network(data: Path, processes: Processes, tmp_path:
         torch.testing.assert_close(net.state_dict(), earlier.net.state_dict(), rtol=0, atol=0)
     with pytest.raises(UserError, match="another architecture"):
         Trainer(tiny_config(data, {"model_channels": 16}, init=str(file)), processes)
+
+
+def test_snapshots_carry_the_typical_depth_of_the_clips(
+    data: Path, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("datasets.typical_depth.typical_depth", lambda pairs: seen.append(pairs) or 6.5)
+    train(tiny_config(data, duration=32, snapshot=16), tmp_path, processes)
+    found = [load_network(file).typical_depth for file in tmp_path.glob("network-snapshot-*.safetensors")]
+    assert found == [6.5] * 4
+    (pairs,) = seen  # measured once, at the size that the frames are stored in
+    assert pairs.resolution is None

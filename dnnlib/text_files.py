@@ -1,0 +1,79 @@
+"""Text and JSON from files that anybody may have written: read here and nowhere else, refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from dnnlib.util import UserError, check_regular, one_line
+
+_MOST_NESTING = 100
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file: UTF-8, also with a byte order mark, or UTF-16 with one.
+
+    Raises UserError where it is no such text or cannot be read, FileNotFoundError where there is none.
+    """
+    check_regular(path)
+    try:
+        return decode(Path(path).read_bytes(), path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {one_line(path)}: {error.strerror or error}") from None
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The content of a JSON file. Raises as `read_text` does, and where it is no JSON."""
+    return parse_json(read_text(path), path)
+
+
+def parse_json(data: str | bytes, name: object) -> Any:
+    """The content of JSON text, `name` being where it is from. Raises UserError where it is none, or absurd.
+
+    Numbers of thousands of digits and nesting of more than 100 levels count as absurd. NaN and infinity, which Python
+    writes and the standard lacks, are read.
+    """
+    text = decode(data, name) if isinstance(data, bytes) else data
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{one_line(name)} is damaged, or no JSON ({one_line(error)})") from None
+    except ValueError:  # of int(), which Python limits
+        raise UserError(f"{one_line(name)} holds a number of thousands of digits") from None
+    except RecursionError:
+        raise UserError(f"{one_line(name)} is nested too deep") from None
+    level = [content]
+    for _ in range(_MOST_NESTING):
+        level = [
+            item
+            for value in level
+            if isinstance(value, (dict, list))
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return content
+    raise UserError(f"{one_line(name)} is nested too deep")
+
+
+def decode(data: bytes, name: object) -> str:
+    """Bytes as the text that they are; raises UserError, with `name`, where they are none."""
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        raise UserError(f"{one_line(name)} is no text in UTF-8") from None
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether this, from a file, is the name of something in a folder: no path, nothing that leads elsewhere."""
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and len(name.encode(errors="replace")) < 256
+        and not set(name) & set("/\\\0")
+        and ":" not in name[1:2]
+    )
