@@ -20,6 +20,7 @@ from dnnlib.util import UserError, parse_range_selection
 
 _RANGES = ("mid", "long")
 _FOCAL_RANGE = (0.2, 5.0)  # of the side of a frame; its field of view is then between 136 and 11 degrees
+_CENTER_RANGE = (0.25, 0.75)  # of the side of a frame; the square around any other point is small
 _PIXEL_ASPECT = 1.1  # pixels are square, up to this
 
 
@@ -39,12 +40,16 @@ class ClipReport:
     frames: int = 0
     ranges: tuple[str, ...] = ()
     fingerprint: bytes = b""  # of cameras and timestamps; of a single frame, of its file
+    off_center: float = 0.0  # how far principal points are from the middle, of the sides of the frame, at most
     findings: list[Finding] = field(default_factory=list)
 
 
 @dataclass
 class SplitReport:
-    """One split. `fits` has a value for each clip whose poses were checked, None where its frames do not tell."""
+    """One split. `off_center` is the largest of its clips.
+
+    `fits` has a value for each clip whose poses were checked, None where its frames do not tell.
+    """
 
     split: str
     layout: str
@@ -52,6 +57,7 @@ class SplitReport:
     usable: int = 0
     listed: int = 0
     frames: int = 0
+    off_center: float = 0.0
     too_short: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_RANGES, 0))
     fits: dict[str, Fit | None] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -116,6 +122,7 @@ def check_clip(clips: StoredClips, max_frames: int | None, number: int) -> ClipR
         table = clip.cameras.numpy().tobytes() + np.asarray(clip.timestamps, np.int64).tobytes()
     else:  # photographs all have the same camera
         table = b"".join(clip.read(position) for position in clip.frames)
+    report.off_center = float((clip.cameras[:, 2:4] - 0.5).abs().max())
     report.fingerprint = table and hashlib.sha256(table).digest()
     found = (*_table_findings(clip), *_frame_findings(clip, max_frames))
     report.findings = [Finding(kind, f"{report.name}: {what}") for kind, what in found]
@@ -136,8 +143,9 @@ def _table_findings(clip: StoredClip) -> Iterator[tuple[str, str]]:
     low, high = _FOCAL_RANGE
     if ((focal < low) | (focal > high)).any():
         yield "absurd intrinsics", f"focal length from {focal.min():.3g} to {focal.max():.3g} sides of the frame"
-    if ((center < 0) | (center > 1)).any():
-        yield "absurd intrinsics", "the principal point is outside the frame"
+    if ((center < _CENTER_RANGE[0]) | (center > _CENTER_RANGE[1])).any():
+        where = "outside the frame" if ((center < 0) | (center > 1)).any() else "far from the middle of the frame"
+        yield "absurd intrinsics", f"the principal point is {where}"
 
 
 def _frame_findings(clip: StoredClip, max_frames: int | None) -> Iterator[tuple[str, str]]:
@@ -183,6 +191,7 @@ def _add(report: SplitReport, clip: ClipReport, seen: dict[bytes | str, str]) ->
     report.listed += clip.listed
     report.frames += clip.frames
     report.usable += clip.frames > 1
+    report.off_center = max(report.off_center, clip.off_center)
     for name in set(_RANGES) - set(clip.ranges):
         report.too_short[name] += clip.frames > 1
     place = f"{report.split}/{clip.name}"

@@ -10,6 +10,7 @@ import click
 from dnnlib.cli import Command, option
 
 _EXAMPLES = 3  # of each kind of finding
+_CENTERED = 0.005  # of a side: so far off the middle a principal point is not worth a word
 
 
 @click.command(cls=Command)
@@ -51,6 +52,11 @@ def main(
 
 def _print(report) -> None:  # noqa: ANN001  (its module is heavy)
     click.echo(f"{report.split}: {report.layout}, {_photographs(report) if report.single else _clips(report)}")
+    if report.off_center > _CENTERED:
+        click.echo(
+            f"  principal points are up to {report.off_center:.1%} of a side off the middle of the frame: "
+            f"squares are cropped around them"
+        )
     for kind, count in report.kinds().most_common():
         click.echo(f"  {kind}: {count}")
         for example in [finding.where for finding in report.findings if finding.kind == kind][:_EXAMPLES]:

@@ -23,7 +23,7 @@ from datasets.photographs import PhotographClips
 from datasets.videos import VideoClips
 from datasets.workers import in_processes
 from dnnlib.util import UserError, atomic_path, file_sha256, writable_directory
-from torch_utils.cameras import Camera, center_box, resize_image
+from torch_utils.cameras import Camera, resize_image
 
 _ENCODERS = {
     "jpeg": {"format": "JPEG", "subsampling": 0},
@@ -165,15 +165,18 @@ def _pack_clip(clip: Clip, recipe: Recipe) -> tuple[list[_Row], list[str]]:
         raise UnusableClip("no frame can be read", lost[0] if lost else "")
     usual = next(iter(shapes.values()))  # missing frames are taken to be like the first
     # All cameras of a clip at once: one by one they would take as long as resizing does.
-    cameras = {
-        shape: Camera.from_normalized(clip.cameras, *shape[:2]).crop_center().to_normalized()
-        for shape in set(shapes.values())
-    }
+    cameras = {shape: _squares(clip.cameras, *shape[:2]) for shape in set(shapes.values())}
     rows = []
     for position, timestamp in enumerate(timestamps):
         shape = shapes.get(position, usual)
         rows.append(_Row(cameras[shape][position], timestamp, shape.frame_side, packed.get(position, {})))
     return rows, lost
+
+
+def _squares(rows: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Cameras of the squares of frames of one size, [N, 18]; only a zoom may have a principal point for each."""
+    parts = [rows] if bool((rows[:, 2:4] == rows[0, 2:4]).all()) else rows[:, None]
+    return torch.cat([Camera.from_normalized(part, width, height).square().to_normalized() for part in parts])
 
 
 class _Shape(NamedTuple):
@@ -186,7 +189,7 @@ def _pack_frame(clip: Clip, position: int, recipe: Recipe) -> tuple[dict[int, by
     """Size to image file, and the shape of the frame as it was."""
     view = clip.view(position)
     shape = _Shape(view.camera.width, view.camera.height, view.camera.frame_side)
-    left, top, side, _ = center_box(shape.width, shape.height)
+    left, top, side, _ = view.camera.square_box()
     square = view.image[:, top : top + side, left : left + side]
     images = {}
     for size in recipe.sizes:

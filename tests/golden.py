@@ -7,6 +7,7 @@ import math
 import zlib
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -51,6 +52,11 @@ def fill(net: NVPrecond) -> NVPrecond:
     """The network with weights by the recipe, in evaluation mode."""
     net.load_state_dict({name: recipe(name, tensor.shape) for name, tensor in net.state_dict().items()})
     return net.eval().requires_grad_(False)
+
+
+def tiny_network(**options: Any) -> NVPrecond:
+    """The smallest network with weights by the recipe; `options` beside or instead of `TINY`."""
+    return fill(NVPrecond(**{**TINY, **options}))
 
 
 def golden_network(config: str) -> NVPrecond:

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dnnlib", "torch_utils", "datasets", "training", "metrics")
 SCRIPTS = ("generate_images", "train_nvs", "calculate_metrics", "view_images")
 LEVEL_3_TRAINING = {
-    "generation", "results", "training_loop", "config", "checkpoint", "reporting", "estimate", "trajectory", "batching",
-    "failures", "path_config",
+    "generation", "results", "training_loop", "config", "checkpoint", "reporting", "estimate", "trajectory",
+    "batching", "failures", "viewer", "path_config",
 }  # fmt: skip
 ALLOWED = {
     "dnnlib": {"dnnlib"},

@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from calculate_metrics import main
 from metrics import compute_metrics
 from metrics.reference import load_reference
-from tests.metrics.scenes import save_tiny_dinov2, synthetic_pairs, views_of, write_run
+from tests.metrics.scenes import synthetic_pairs, views_of, write_run
 from tests.metrics.test_image import noisy
+from tests.scripts import invoke, run_python
 from torch_utils.batches import Pair
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,18 +25,13 @@ def pairs() -> list[Pair]:
     return synthetic_pairs(6)
 
 
-@pytest.fixture(scope="module")
-def dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_dinov2(tmp_path_factory.mktemp("dinov2"))
-
-
 @pytest.fixture
 def run(pairs: list[Pair], tmp_path: Path) -> Path:
     return write_run(tmp_path / "out", pairs, noisy(views_of(pairs).target, 12))
 
 
 def call(*args: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
+    return invoke(main, *args)
 
 
 def error_of(*args: str | Path) -> str:
@@ -154,10 +147,8 @@ def test_two_processes_give_the_same(run: Path, dinov2: Path, tmp_path: Path) ->
     options = ["calc", f"--images={run}", "--metrics=psnr,tsed,fd_dinov2,kid_dinov2", f"--weights=dinov2={dinov2}"]
     options += ["--allow-few", "--batch=2", *COMMON]
     assert call(*options, f"--json={tmp_path / '1.json'}").exit_code == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command = [*launcher, "calculate_metrics.py", *options, f"--json={tmp_path / '2.json'}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    command = ["calculate_metrics.py", *options, f"--json={tmp_path / '2.json'}"]
+    done = run_python(*command, processes=2, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("seeds: 0-5") == 1  # one process speaks
     one, two = (json.loads((tmp_path / f"{count}.json").read_text()) for count in (1, 2))

@@ -1,20 +1,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from calculate_metrics import main
 from datasets.pairs import FramePair, write_pairs
 from datasets.synthetic import SyntheticClips, write_tree
 from tests.golden import DATA
+from tests.scripts import invoke, run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 NET = ("--net", str(DATA / "released-layout-base.pkl"), "--steps", "1", "--device", "cpu", "--workers", "0")
@@ -29,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return invoke(main, *arguments)
 
 
 def numbers(file: Path) -> dict:
@@ -61,23 +59,9 @@ def test_calc_of_the_kept_pictures_gives_the_same_numbers(table: Path) -> None:
 
 
 def test_two_processes_give_the_same_numbers(table: Path, data: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "--",
-    ]  # torchrun takes --num for its own otherwise
     arguments = ["calculate_metrics.py", "gen", *NET, "--metrics", "psnr", "--data", data, "--range-selection", "3-8"]
     arguments += ["--num", 5, "--json", tmp_path / "two.json"]
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(*arguments, processes=2)
     assert done.returncode == 0, done.stderr
     one, two = numbers(table / "gen.json")["psnr"], numbers(tmp_path / "two.json")["psnr"]
     assert one["images"] == two["images"] == 5

@@ -1,20 +1,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from datasets.synthetic import SyntheticClips, write_tree
 from generate_images import main
 from tests.golden import DATA
+from tests.scripts import invoke, run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ["--net", str(DATA / "released-layout-base.pkl"), "--gnet", str(DATA / "released-layout-uncond.pkl")]
@@ -37,7 +36,7 @@ def out(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
+    return invoke(main, *arguments)
 
 
 def pictures(folder: Path) -> dict[str, np.ndarray]:
@@ -133,12 +132,8 @@ def test_subdirs_and_super_resolution(data: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_make_the_same_pictures(out: Path, data: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     arguments = [*NETWORKS, *FAST, "--data", str(data), "--seeds", "0-3", "--outdir", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "generate_images.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = run_python("generate_images.py", *arguments, processes=2)
     assert done.returncode == 0, done.stderr
     one, two = pictures(out), pictures(tmp_path)
     assert one.keys() == two.keys()
@@ -161,11 +156,8 @@ def torn(data: Path, out: Path, folder: Path, seed: int) -> tuple[Path, Path]:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_torn_frame_costs_its_own_images_only(processes: int, out: Path, data: Path, tmp_path: Path) -> None:
     broken, frame = torn(data, out, tmp_path / "data", 2)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    script = [*(command if processes > 1 else [sys.executable]), "generate_images.py", *NETWORKS, *FAST]
     arguments = ["--data", str(broken), "--seeds", "0-3", "--outdir", str(tmp_path / "out")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*script, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = run_python("generate_images.py", *NETWORKS, *FAST, *arguments, processes=processes)
     assert done.returncode == 1, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert " of 4 failed: " in line
@@ -264,10 +256,9 @@ def test_guidance_without_a_guidance_network_is_refused(data: Path, tmp_path: Pa
 def test_two_runs_at_once_into_one_folder_tell_of_all_pictures(data: Path, tmp_path: Path) -> None:
     """As array jobs do."""
     arguments = [*NETWORKS, *FAST, "--data", str(data), "--outdir", str(tmp_path)]
-    command = [sys.executable, "generate_images.py", *arguments, "--seeds"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen([*command, seeds], cwd=ROOT, env=environment) for seeds in ("0-1", "2-3")]
-    assert [process.wait() for process in both] == [0, 0]
+    with ThreadPoolExecutor() as pool:
+        both = pool.map(lambda seeds: run_python("generate_images.py", *arguments, "--seeds", seeds), ("0-1", "2-3"))
+    assert [done.returncode for done in both] == [0, 0]
     record = json.loads((tmp_path / "run.json").read_text())
     assert [image["seed"] for image in record["images"]] == [0, 1, 2, 3]
 

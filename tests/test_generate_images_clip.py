@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from datasets.realestate10k import open_split
@@ -17,22 +17,12 @@ from datasets.synthetic import SyntheticClips, write_tree
 from datasets.trajectory_files import read_trajectory
 from generate_images import main
 from metrics.image import psnr
-from tests.golden import fill
+from tests.scripts import invoke
 from torch_utils.cameras import View
-from training.model_io import save_network
-from training.precond import NVPrecond
 
-SMALL = dict(model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[8], channels_per_head=8)
 SIDE = 16
 VIEWS = Path(__file__).resolve().parent.parent / "assets" / "vivid-tiny" / "views"
 DEMO_CLIP = "kaos2_128_02"  # the third of seven by name, of 4 frames
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = tmp_path_factory.mktemp("network") / "net.safetensors"
-    save_network(file, fill(NVPrecond(SIDE, **SMALL)))
-    return str(file)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +48,7 @@ def out(network: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def run(network: str, *arguments: str | Path | int) -> Result:
     fixed = ["--net", network, "--steps", "1", "--device", "cpu"]
-    return CliRunner().invoke(main, [*fixed, *map(str, arguments)])
+    return invoke(main, *fixed, *arguments)
 
 
 def picture(file: Path) -> np.ndarray:

@@ -7,22 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from generate_images import main
-from tests.golden import fill
+from tests.golden import tiny_network
+from tests.scripts import invoke
 from training.model_io import save_network
-from training.precond import NVPrecond
-
-SMALL = dict(model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[8], channels_per_head=8)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = tmp_path_factory.mktemp("network") / "net.safetensors"
-    save_network(file, fill(NVPrecond(16, **SMALL)))
-    return str(file)
 
 
 @pytest.fixture
@@ -40,7 +31,7 @@ def photograph(path: Path, width: int = 60, height: int = 40) -> Path:
 
 def run(network: str, *arguments: str | Path) -> Result:
     fixed = ["--net", network, "--steps", "1", "--device", "cpu"]
-    return CliRunner().invoke(main, [*fixed, *map(str, arguments)])
+    return invoke(main, *fixed, *arguments)
 
 
 def test_one_command(network: str, photo: Path, tmp_path: Path) -> None:
@@ -59,7 +50,7 @@ def test_one_command(network: str, photo: Path, tmp_path: Path) -> None:
 
 
 def test_orbits_turn_around_what_the_network_has_learned_to_expect(photo: Path, tmp_path: Path) -> None:
-    net = fill(NVPrecond(16, **SMALL))
+    net = tiny_network()
     net.typical_depth = 7.0
     save_network(tmp_path / "net.safetensors", net)
     arguments = ["--image", photo, "--frames", 5, "--outdir", tmp_path / "out"]

@@ -8,17 +8,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
 import pytest
-from click.testing import CliRunner, Result
 
 import calculate_metrics
 import generate_images
 import train_nvs
 from datasets.synthetic import SyntheticClips, write_chunks, write_tree
+from tests.scripts import TINY_OPTIONS, error_of, succeed
 
-NETWORK = ("--resolution=16", "--channels=8", "--channel-mult=1,2", "--blocks=1", "--attn-resolutions=8")
-LEARNING = ("--channels-per-head=8", "--batch=8", "--duration=160", "--ramp-up=20", "--lr=0.02", "--decay=0")
+LEARNING = ("--batch=8", "--duration=160", "--ramp-up=20", "--lr=0.02", "--decay=0")
 REPORTS = ("--status=40", "--snapshot=1Gi", "--checkpoint=1Gi", "--workers=0", "--device=cpu", "--range-selection=3-8")
 DEPTH = {"": (), "depth": ("--depth-input",), "warp": ("--warp-depth-coor",)}
 COMBINATIONS = [
@@ -38,27 +36,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def call(command: click.Command, *arguments: str | Path) -> Result:
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
-
-
-def succeed(command: click.Command, *arguments: str | Path) -> Result:
-    result = call(command, *arguments)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def error_of(command: click.Command, *arguments: str | Path) -> str:
-    """The one line of a command that fails."""
-    result = call(command, *arguments)
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert (result.exit_code, len(lines)) == (2, 1), result.output
-    return lines[0]
-
-
 def train(data: Path, outdir: Path, *options: str) -> Path:
     """The newest network of a run of 20 steps."""
-    succeed(train_nvs.main, *NETWORK, *LEARNING, *REPORTS, *options, f"--data={data}", f"--outdir={outdir}")
+    succeed(train_nvs.main, *TINY_OPTIONS, *LEARNING, *REPORTS, *options, f"--data={data}", f"--outdir={outdir}")
     return sorted(outdir.glob("network-snapshot-*.safetensors"))[0]
 
 
@@ -136,13 +116,13 @@ def test_the_warp_stands_beside_the_samples_in_the_table(data: Path, tmp_path: P
 def test_senseless_options_are_refused_in_one_line(
     data: Path, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
-    command = (*NETWORK, *LEARNING, *REPORTS, *options, f"--data={data}", f"--outdir={tmp_path / 'run'}")
+    command = (*TINY_OPTIONS, *LEARNING, *REPORTS, *options, f"--data={data}", f"--outdir={tmp_path / 'run'}")
     assert message in error_of(train_nvs.main, *command)
 
 
 def test_depth_that_is_not_there_is_missed_by_name(data: Path, tmp_path: Path) -> None:
     write_chunks(tmp_path / "chunks", "train", SyntheticClips("train", 2, frames=10, width=16, height=16))
     write_tree(tmp_path / "tree", "train", SyntheticClips("train", 2, frames=10, width=16, height=16))
-    depth = (*NETWORK, *LEARNING, *REPORTS, "--depth-input", "--depth-model=file", f"--outdir={tmp_path / 'run'}")
+    depth = (*TINY_OPTIONS, *LEARNING, *REPORTS, "--depth-input", "--depth-model=file", f"--outdir={tmp_path / 'run'}")
     assert "has no place for depth" in error_of(train_nvs.main, *depth, f"--data={tmp_path / 'chunks'}")
     assert "has no depth" in error_of(train_nvs.main, *depth, f"--data={tmp_path / 'tree'}")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import kornia
 import pytest
 import torch
 
 from tests.golden import relative_error
-from tests.test_architecture import ROOT
+from tests.scripts import run_python
 from torch_utils.cameras import Camera, intrinsics_matrix, relative_pose
 from torch_utils.warping import sweep_planes
 from training.sampling import edm_sampler
@@ -96,5 +93,5 @@ def test_schedulers_of_diffusers_stop_at_float32(name: str, solver: str) -> None
 
 def test_a_network_needs_no_diffusers() -> None:
     code = "import sys, training.model_io, training.generation; print('diffusers' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "False"
+    result = run_python("-c", code)
+    assert result.stdout.strip() == "False", result.stderr

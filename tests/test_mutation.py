@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.mutation import ROOT, TESTS, files_for, mutants
+from tests.scripts import run_python
 
 MODULE = '''"""A docstring with 3 numbers."""
 
@@ -58,8 +57,7 @@ def test_survivors(tested: str, alive: str, tmp_path: Path) -> None:
     """In a process of its own, since it forks."""
     (tmp_path / "double.py").write_text("def double(x):\n    return 2 * x + 1\n")
     (tmp_path / "test_double.py").write_text(f"from double import double\n\ndef test():\n    assert {tested}\n")
-    command = [sys.executable, "-c", CODE, str(tmp_path)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = run_python("-c", CODE, tmp_path)
     assert set(result.stdout.strip().split("; ")) == set(alive.split("; "))
 
 

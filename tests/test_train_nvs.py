@@ -17,6 +17,7 @@ import pytest
 
 import train_nvs
 from presets import TRAINING
+from tests.scripts import TINY_OPTIONS
 from tests.training.runs import final_tensors, losses, relative_difference, write_data
 from training.config import TrainingConfig
 
@@ -28,8 +29,7 @@ PUBLISHED = {  # docs/method.md, section 7.4
     "vivid-sr": {"duration": 2**28, "batch": 128, "model_channels": 64, "lr": 0.020, "img_resolution": 256}
     | {"uncond": False, "super_res": True, "noisy_sr": 0.25, "extra_attn": None},
 }
-TINY = ["--resolution=16", "--channels=8", "--channel-mult=1,2", "--blocks=1", "--attn-resolutions=8"]
-TINY += ["--channels-per-head=8", "--batch=4", "--lr=0.02", "--decay=4", "--ramp-up=8", "--workers=0", "--device=cpu"]
+TINY = [*TINY_OPTIONS, "--batch=4", "--lr=0.02", "--decay=4", "--ramp-up=8", "--workers=0", "--device=cpu"]
 TINY += ["--status=4", "--checkpoint=8", "--snapshot=16"]
 
 

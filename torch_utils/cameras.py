@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from dnnlib.util import check_regular
+from dnnlib.util import UserError, check_regular
 
 # Statistics of (relative pose [12], source fx fy cx cy, target fx fy cx cy) at 64x64 on RealEstate10K: docs/method.md,
 # section 2.2.
@@ -134,8 +134,39 @@ class Camera:
 
     def crop_center(self, width: int | None = None, height: int | None = None) -> Camera:
         """The central width x height pixels; by default the central square of the shorter side."""
-        box = center_box(self.width, self.height, width, height)
+        return self._crop(*center_box(self.width, self.height, width, height))
+
+    def square(self, resolution: int | None = None) -> Camera:
+        """Cropped to the `square_box`, then resized to resolution x resolution: what the networks see."""
+        camera = self._crop(*self.square_box())
+        return camera if resolution is None else camera.resize(resolution)
+
+    def _crop(self, *box: int) -> Camera:
         return self if box == (0, 0, self.width, self.height) else self.crop(*box)
+
+    def square_box(self) -> tuple[int, int, int, int]:
+        """(left, top, side, side) of the largest square around the principal point.
+
+        The networks take the principal point to be in the middle. One that is within a pixel of the frame's middle
+        gives the central square of the shorter side (docs/method.md, section 2.1). Raises UserError where the square
+        would have less than half of that side, and ValueError for a batch whose principal points differ.
+        """
+        size, shorter = (self.width, self.height), min(self.width, self.height)
+        pixel = shorter / self.frame_side  # of the frame that the camera was read from, at most
+        columns = tuple(zip(*self.intrinsics[..., :2, 2].reshape(-1, 2).tolist(), strict=True))
+        if all(abs(value - n / 2) <= pixel for values, n in zip(columns, size, strict=True) for value in values):
+            return center_box(*size)
+        if any(max(values) - min(values) > pixel for values in columns):
+            raise ValueError("the principal points of a batch of cameras differ: crop one after the other")
+        center = tuple(sum(values) / len(values) for values in columns)
+        side = min(shorter, *(round(2 * min(c, n - c)) for c, n in zip(center, size, strict=True)))
+        if side < shorter / 2:
+            raise UserError(
+                "the principal point ({:.0f}, {:.0f}) of a frame of {}x{} is so far from its middle that the square "
+                "around it would have less than half of the frame's side".format(*center, *size)
+            )
+        left, top = (min(max(round(c - side / 2), 0), n - side) for c, n in zip(center, size, strict=True))
+        return left, top, side, side
 
     def resize(self, width: int, height: int | None = None) -> Camera:
         """The camera of the image resized to width x height (default: a square)."""
@@ -191,13 +222,15 @@ class View:
 
     def crop_center(self, width: int | None = None, height: int | None = None) -> View:
         """The central width x height pixels; by default the central square of the shorter side."""
-        left, top, w, h = center_box(self.camera.width, self.camera.height, width, height)
-        if (w, h) == (self.camera.width, self.camera.height):
+        return self._crop(*center_box(self.camera.width, self.camera.height, width, height))
+
+    def _crop(self, left: int, top: int, width: int, height: int) -> View:
+        if (width, height) == (self.camera.width, self.camera.height):
             return self
-        rows, columns = slice(top, top + h), slice(left, left + w)
+        rows, columns = slice(top, top + height), slice(left, left + width)
         return View(
             self.image[:, rows, columns],
-            self.camera.crop(left, top, w, h),
+            self.camera.crop(left, top, width, height),
             None if self.depth is None else self.depth[rows, columns],
         )
 
@@ -212,8 +245,8 @@ class View:
         return View(resize_image(self.image, width, height), self.camera.resize(width, height), depth)
 
     def square(self, resolution: int) -> View:
-        """Centre crop to the shorter side, then resize to resolution x resolution (docs/method.md, section 2.1)."""
-        return self.crop_center().resize(resolution)
+        """Cropped and resized like its camera: what the networks see (docs/method.md, section 2.1)."""
+        return self._crop(*self.camera.square_box()).resize(resolution)
 
 
 def center_box(
@@ -369,7 +402,7 @@ def geometry_vector(
     """
 
     def intrinsics(camera: Camera) -> torch.Tensor:
-        square = camera.crop_center()
+        square = camera.square()
         if published_intrinsics:
             first, second = _PUBLISHED_RESOLUTIONS
             square = square.resize(second)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # that accelerate looks for
+_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
 
 def best_device() -> str:
     """The best kind of device present: "cuda", "mps" or "cpu"."""
@@ -87,6 +90,7 @@ def start_processes(device: str | None = None) -> Processes:
 
     Raises UserError where the device is not there.
     """
+    _check_launcher()
     try:
         wanted = torch.device(device or best_device())
     except RuntimeError:
@@ -105,6 +109,22 @@ def start_processes(device: str | None = None) -> Processes:
         if wanted.index >= torch.cuda.device_count():
             raise UserError(f"device {device!r} is not available here: there are {torch.cuda.device_count()} GPUs")
     return Processes(state.process_index, state.num_processes, wanted if alone else state.device, state)
+
+
+def _check_launcher() -> None:
+    """Raise UserError where the environment says that there are others, and not where: torchrun says it all."""
+    if distributed.is_initialized():
+        return
+    sizes = {name: os.environ[name] for name in _SIZES if os.environ.get(name, "1") != "1"}
+    if sizes or "LOCAL_RANK" in os.environ:
+        missing = [name for name in _TORCHRUN if not os.environ.get(name)]
+        wrong = [name for name in (*_SIZES, "RANK", "LOCAL_RANK") if not os.environ.get(name, "0").isdecimal()]
+        if missing or wrong:
+            name = next(iter(sizes), "LOCAL_RANK")
+            raise UserError(
+                f"{name}={os.environ[name]} is set, but not by torchrun ({(wrong or missing)[0]} is missing or no "
+                f"number): start with torchrun, or unset {name}"
+            )
 
 
 def _rejoin(backend: str) -> None:

@@ -41,6 +41,8 @@ from training.schedule import learning_rate
 
 Evaluate = Callable[[NVPrecond, str], dict[str, float]]  # an averaged network and a range of frame gaps to metrics
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
 _log = logging.getLogger("training")
 _BYTES_PER_PARAMETER = 4 * (1 + 2 + 2)  # of a checkpoint: weights, two moments of Adam, two averages
 _DROPOUT = 1  # behind the name of an image: the randomness of dropout, not of its noise
@@ -173,8 +175,8 @@ def train(
 ) -> None:
     """Train in the run folder `outdir`, going on from its newest checkpoint where it has one.
 
-    SIGTERM and SIGINT end the run after the running step, with a checkpoint. Raises UserError, before anything is
-    computed, where the folder, the disk, the data or an earlier run in the folder stand against it.
+    SIGTERM, SIGINT and SIGHUP end the run after the running step, with a checkpoint. Raises UserError, before anything
+    is computed, where the folder, the disk, the data or an earlier run in the folder stand against it.
 
     Args:
         outdir: on several machines a folder that all of them see.
@@ -272,10 +274,9 @@ class _Reports:
     @cached_property
     def _typical_depth(self) -> float | None:
         """Of the clips trained on, whatever their mix; a matter of seconds, once."""
-        from datasets.realestate10k import RealEstate10K
         from datasets.typical_depth import typical_depth
 
-        found = typical_depth(RealEstate10K(self.config.data, "train", self.config.range_selection, resolution=None))
+        found = typical_depth(open_pairs(self.config.pairs("train")))
         _log.info("typical depth of the views: %s", "too few points to tell" if found is None else f"{found:.2f} units")
         return found
 
@@ -329,7 +330,7 @@ def step_batches(config: TrainingConfig, trainer: Trainer) -> Iterator[Batch]:
 
 def _leave_signals_to_parent(_: int) -> None:
     """The parent still needs its data workers to end its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -389,9 +390,10 @@ def _resume(trainer: Trainer, outdir: Path) -> None:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[Event]:
-    """Within the block SIGTERM and SIGINT set the event instead of ending the process."""
+    """Within the block the signals set the event instead of ending the process, but for those that are ignored."""
     stop = Event()
-    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in heard}
     try:
         yield stop
     finally:

@@ -21,7 +21,7 @@ from dnnlib.imaging import contact_sheet, read_image, save_png
 from dnnlib.settings import plain
 from dnnlib.util import UserError, writable_directory
 from dnnlib.video import AddFrame, gif_writer, mp4_writer
-from torch_utils.cameras import Camera, View, center_box
+from torch_utils.cameras import Camera, View
 from torch_utils.memory import in_parts
 from torch_utils.warping import same_place, turned_view
 from training.generation import NovelViewSampler
@@ -60,7 +60,7 @@ class PathRenderer:
     def square_cameras(self) -> list[Camera]:
         """The cameras of the pictures that come out."""
         side = self.sampler.resolution
-        return [camera.crop_center().resize(side) for camera in self.path.cameras]
+        return [camera.square(side) for camera in self.path.cameras]
 
     def __len__(self) -> int:
         return len(self.path.cameras)
@@ -224,9 +224,9 @@ def spread_map(samples: torch.Tensor) -> np.ndarray:
 
 def photograph_with_crop(photograph: View, width: int, height: int) -> np.ndarray:
     """The photograph, as large as fits a cell, with the square that the networks see outlined: [H, W, 3]."""
-    image = Image.fromarray(_pixels(photograph.image))
-    image = ImageOps.contain(image, (width, height), Image.Resampling.LANCZOS)
-    left, top, side, _ = center_box(*image.size, None, None)
+    image = ImageOps.contain(Image.fromarray(_pixels(photograph.image)), (width, height), Image.Resampling.LANCZOS)
+    scale = image.width / photograph.camera.width
+    left, top, side, _ = (round(scale * length) for length in photograph.camera.square_box())
     ImageDraw.Draw(image).rectangle((left, top, left + side - 1, top + side - 1), outline=(255, 220, 0), width=2)
     return np.asarray(image)
 

@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from datasets.camera_files.lens import MODELS, colmap_lens
 from datasets.conventions import fit_of_poses
+from datasets.doctor import main as doctor
 from datasets.frame_files import read_cameras
 from datasets.layouts import open_clips
+from datasets.pack_writer import write_pack
+from datasets.packed import Recipe
 from datasets.trajectory_files import read_path, read_trajectory
 from dnnlib import UserError
 from dnnlib.util import natural_key
@@ -273,7 +277,9 @@ def write_scene(root: Path, orientation: int, principal: tuple[float, float] = (
         to_world[0, 3] = 0.2 * k
         ahead = rays @ to_world[:3, :3].T
         point = to_world[:3, 3] + ahead * (4 / ahead[..., 2:])
-        pixels = wall[((point[..., 1] + 4) * 200).clip(0, 1599).astype(int), ((point[..., 0] + 6) * 200).astype(int)]
+        pixels = wall[
+            ((point[..., 1] + 4) * 200).clip(0, 1599).astype(int), ((point[..., 0] + 6) * 200).clip(0, 2399).astype(int)
+        ]
         Image.fromarray(pixels).save(images / f"{k}.png", exif=tags)
         matrix = (to_world @ np.diag([1, -1, -1, 1.0])).tolist()
         frames.append({"file_path": f"images/{k}.png", "transform_matrix": matrix})
@@ -290,3 +296,16 @@ def test_posed_frames_are_read_as_stored(orientation: int, tmp_path: Path) -> No
     fit = fit_of_poses(clip)
     assert fit is not None
     assert fit.declared_px < 0.5
+
+
+def test_an_off_centre_principal_point_moves_the_crop_and_the_doctor_says_so(tmp_path: Path) -> None:
+    write_scene(tmp_path, 1, principal=(0.4, 0.45))
+    write_pack(open_clips(tmp_path, "test"), tmp_path / "pack/test", Recipe((64,), "png"))
+    for root in (tmp_path, tmp_path / "pack"):
+        view = open_clips(root, "test").open(0).view(0).square(64)
+        assert view.camera.focal_and_center.tolist() == pytest.approx([125 * 64 / 108, 125 * 64 / 108, 32, 32], abs=0.6)
+    result = CliRunner().invoke(doctor, [str(tmp_path), "--workers=1"])
+    assert result.exit_code == 0
+    assert "principal points are up to 10.0% of a side off the middle of the frame" in result.output
+    assert "poses fit within 0." in result.output
+    assert "principal" not in CliRunner().invoke(doctor, [str(tmp_path / "pack"), "--workers=1"]).output

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from datasets.conventions import CONVENTIONS, OPENCV_TO_CAMERA, OPENGL_TO_WORLD, fit_of_poses, reread
 from datasets.doctor import main
 from datasets.synthetic import SyntheticClips, write_tree
 from tests.datasets.layout_writers import write_lvsm, write_nerfstudio
+from tests.scripts import invoke
 from torch_utils.cameras import Camera, View, format_realestate10k, parse_realestate10k
 from torch_utils.warping import euler_rotation
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [*map(str, arguments), "--workers=1"], catch_exceptions=False)
+    return invoke(main, *arguments, "--workers=1")
 
 
 def findings(root: Path, *arguments: str) -> set[tuple[str, str]]:

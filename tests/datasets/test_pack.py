@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -28,6 +25,7 @@ from datasets.realestate10k import RealEstate10K
 from datasets.synthetic import SyntheticClips
 from dnnlib.imaging import read_image
 from dnnlib.util import UserError
+from tests.scripts import invoke, run_python
 from torch_utils.cameras import View, geometry_vector
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +195,7 @@ def test_photographs(tmp_path: Path) -> None:
     image = torch.from_numpy(read_image(tmp_path / "photos/a.png")).permute(2, 0, 1)
     assert torch.equal(view.image, View(image, clips.open(0).view(0).camera).square(16).image)
     assert view.camera.focal_and_center.tolist() == pytest.approx([0.6 * 16, 0.6 * 16, 8, 8])
-    assert CliRunner().invoke(doctor, [str(tmp_path / "pack"), "--workers=1"]).exit_code == 0
+    assert invoke(doctor, tmp_path / "pack", "--workers=1").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -214,7 +212,7 @@ def test_photographs(tmp_path: Path) -> None:
 )
 def test_bad_requests_are_one_line(tree: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     places = {"tree": tree, "out": tmp_path / "out"}
-    result = CliRunner().invoke(main, [argument.format(**places) for argument in arguments])
+    result = invoke(main, *(argument.format(**places) for argument in arguments))
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -222,8 +220,8 @@ def test_bad_requests_are_one_line(tree: Path, tmp_path: Path, arguments: list[s
 
 
 def test_the_command_line_packs_and_verifies(tree: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "datasets.pack", str(tree), str(tmp_path / "out"), "--size=16", "--verify"]
-    run = subprocess.run([*command, "--workers=1"], cwd=ROOT, capture_output=True, text=True, check=True)
+    run = run_python("-m", "datasets.pack", tree, tmp_path / "out", "--size=16", "--verify", "--workers=1")
+    assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1].endswith("every frame was read back")
     assert json.loads((tmp_path / "out/test/pack.json").read_text())["recipe"]["sizes"] == [16]
     assert len(list(RealEstate10K(tmp_path / "out", "test", "3-9", 16))) == 5

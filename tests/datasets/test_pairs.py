@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.pairs import FramePair, FrameRange, count_pairs, draw_pair, random_uniform, read_pairs, visit, write_pairs
+from datasets.pairs import (
+    FramePair,
+    FrameRange,
+    count_pairs,
+    draw_pair,
+    random_uniform,
+    read_pairs,
+    visit,
+    write_pair_lines,
+    write_pairs,
+)
 from dnnlib.util import UserError
+from tests.scripts import run_python
 
 positions = st.lists(st.integers(0, 40), unique=True, max_size=12).map(sorted)
 ranges = st.none() | st.tuples(st.integers(1, 20), st.integers(1, 20)).map(lambda r: (r[0], r[0] + r[1]))
@@ -76,8 +85,7 @@ PINNED = """\
 
 def test_the_numbers_never_change() -> None:
     """Pinned, and from another process: tables of pair k must stay reproducible."""
-    command, root = [sys.executable, "-c", CHOICES], Path(__file__).parents[2]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=root, env={"PYTHONHASHSEED": "7"})
+    run = run_python("-c", CHOICES, PYTHONHASHSEED="7")
     assert run.stdout == PINNED, run.stderr
 
 
@@ -101,6 +109,24 @@ def test_evaluation_index_of_pixelsplat(tmp_path: Path) -> None:
         json.dumps({"a": {"context": [3, 60], "target": [10, 20]}, "b": None, "c": {"context": [7], "target": [1]}})
     )
     assert read_pairs(path) == [("a", 3, 10), ("a", 3, 20), ("c", 7, 1)]
+
+
+def test_every_form_of_a_list(tmp_path: Path) -> None:
+    pairs = [FramePair("a", 3, 10), FramePair("b", 7, 1)]
+    write_pair_lines(tmp_path / "lines.jsonl", dict(enumerate(pairs)), {"psnr": {0: 20.5, 1: float("inf")}})
+    rows = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"seed": 0, "clip": "a", "source": 3, "target": 10, "psnr": 20.5},
+        {"seed": 1, "clip": "b", "source": 7, "target": 1, "psnr": None},
+    ]
+    images = [{"clip": clip, "source_index": source, "target_index": target} for clip, source, target in pairs]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"options": {}, "images": images}))
+    (tmp_path / "rows.txt").write_text("a 3 10 10 10\r\nb 7 1\n\n")
+    write_pair_lines(tmp_path / "one.jsonl", {0: pairs[0]})
+    assert read_pairs(tmp_path / "one.jsonl") == pairs[:1]
+    for form in ("lines.jsonl", "run", "run/run.json", "rows.txt"):
+        assert read_pairs(tmp_path / form) == pairs
 
 
 @pytest.mark.parametrize(

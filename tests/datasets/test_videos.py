@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 from datasets.layouts import open_clips
 from datasets.pack import main
@@ -18,6 +17,7 @@ from datasets.packed import Recipe
 from datasets.realestate10k import RealEstate10K
 from datasets.videos import VideoClips, VideoReader, video_id
 from dnnlib.util import UserError
+from tests.scripts import invoke
 from torch_utils.cameras import format_realestate10k
 
 av = pytest.importorskip("av")
@@ -96,11 +96,11 @@ def test_packing_without_videos_fails_and_goes_on_when_they_are_there(tmp_path: 
     text = format_realestate10k("https://youtu.be/abc", [time_us(number) for number in range(4)], CAMERA.expand(4, -1))
     (cameras / "one.txt").write_text(text)
     arguments = [*map(str, (tmp_path / "cameras", pack, "--from-videos", videos)), "--workers=1", f"--size={HEIGHT}"]
-    result = CliRunner().invoke(main, arguments)
+    result = invoke(main, *arguments)
     assert result.exit_code == 2
     assert result.stderr == f"Error: no clip could be packed into {pack / 'train'}\n"
     write_video(videos / "abc.mp4", "mpeg4")
-    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert invoke(main, *arguments).exit_code == 0
     assert RealEstate10K(pack, "train").names == ["one"]
 
 

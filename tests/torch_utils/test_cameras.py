@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from dnnlib import UserError
 from tests.golden import relative_error, tensors, vectors
 from torch_utils.cameras import (
     Camera,
@@ -200,6 +201,48 @@ def test_view_moves_image_and_camera_together() -> None:
     mean = resize_image(image[:, :, 14:50].float(), 18, 18)
     assert float((square.image.float() - mean).abs().max()) <= 1  # the 8-bit resize rounds
     assert torch.equal(view.image, image)
+
+
+@pytest.mark.parametrize(
+    ("center", "box"),
+    [
+        ((32, 18), (14, 0, 36, 36)),
+        ((32.9, 17.1), (14, 0, 36, 36)),  # within a pixel of the middle, as corners that are rounded down leave it
+        ((25, 18), (7, 0, 36, 36)),
+        ((25, 15), (10, 0, 30, 30)),  # the largest square around it
+        ((50, 21.4), (36, 7, 28, 28)),
+        ((32, 12), (20, 0, 24, 24)),
+    ],
+)
+def test_squares_are_cropped_around_the_principal_point(
+    center: tuple[float, float], box: tuple[int, int, int, int]
+) -> None:
+    """What networks are told has it in the middle: there it has to be, to the pixel, at every size."""
+    x, y = center
+    camera = Camera(torch.tensor([[40.0, 0, x], [0, 40, y], [0, 0, 1]]), torch.eye(3, 4), 64, 36)
+    assert camera.square_box() == box
+    image = torch.arange(3 * 36 * 64).reshape(3, 36, 64).to(torch.uint8)
+    left, top, side, _ = box
+    view = View(image, camera).square(side)
+    assert torch.equal(view.image, image[:, top : top + side, left : left + side])
+    assert view.camera.focal_and_center[2:].tolist() == pytest.approx([x - left, y - top])
+    middle = view.camera.focal_and_center[2:] - side / 2
+    assert float(middle.abs().max()) <= 1
+    large = view.resize(500)  # however large, it is not cropped again
+    assert large.square(500) is large
+    assert torch.equal(geometry_vector(camera, camera, 64), geometry_vector(large.camera, large.camera, 64))
+
+
+def test_a_principal_point_near_the_edge_is_refused_and_batches_are_of_one() -> None:
+    camera = Camera(torch.tensor([[40.0, 0, 8], [0, 40, 18], [0, 0, 1]]), torch.eye(3, 4), 64, 36)
+    with pytest.raises(UserError, match=r"\(8, 18\) of a frame of 64x36 is so far from its middle"):
+        camera.square_box()
+    rows = torch.stack([Camera.from_fov(60, 64, 36).to_normalized()] * 2)
+    rows[:, 2] = 0.4
+    assert Camera.from_normalized(rows, 64, 36).square_box() == (8, 0, 36, 36)
+    rows[1, 2] = 0.6
+    with pytest.raises(ValueError, match="principal points of a batch of cameras differ"):
+        Camera.from_normalized(rows, 64, 36).square_box()
 
 
 def test_view_of_another_size_than_its_camera_is_refused() -> None:

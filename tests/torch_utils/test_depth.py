@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dnnlib.util import UserError
+from tests.scripts import run_python
 from torch_utils.cameras import resize_image
 from torch_utils.depth import (
     DEPTH_MODELS,
@@ -123,8 +121,7 @@ def test_a_model_of_relative_depth_or_of_other_weights_is_refused(folder: Path, 
 def test_a_failed_download_says_what_to_fetch(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     code = "from torch_utils.depth import load_depth_model; load_depth_model('small')"
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=offline, capture_output=True, text=True)
+    result = run_python("-c", code, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
     last = result.stderr.strip().splitlines()[-1]
     assert "UserError: depth model small cannot be loaded" in last
     assert f"download {DEPTH_MODELS['small'][0]} elsewhere and name its folder" in last

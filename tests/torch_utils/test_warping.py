@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from datasets.synthetic import Synthetic, SyntheticClip
+from tests.golden import relative_error
 from torch_utils.cameras import Camera, View, homogeneous, pixel_centers, relative_pose
 from torch_utils.warping import (
     euler_rotation,
@@ -28,10 +29,6 @@ from torch_utils.warping import (
 DATA = Path(__file__).parents[1] / "data"
 angles = st.floats(-60, 60)
 SIDE = 24  # of the views that are swept
-
-
-def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((result - expected).norm() / expected.norm())
 
 
 def intrinsics(focal: float, center: float) -> torch.Tensor:

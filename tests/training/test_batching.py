@@ -7,11 +7,10 @@ import logging
 import pytest
 import torch
 
-from tests.golden import TINY, fill
+from tests.golden import tiny_network
 from training import batching
 from training.batching import MemoryNeed, choose_batch, fitting_batch, measure_memory, probe
 from training.generation import NovelViewSampler
-from training.precond import NVPrecond
 from training.sampling_config import SamplingConfig
 
 NEED = MemoryNeed(fixed=1000, per_image=100)
@@ -19,10 +18,10 @@ NEED = MemoryNeed(fixed=1000, per_image=100)
 
 @pytest.fixture(scope="module")
 def sampler() -> NovelViewSampler:
-    sr_model = fill(NVPrecond(**{**TINY, "img_resolution": 32}, super_res=True))
-    guide = fill(NVPrecond(**TINY, uncond=True))
+    sr_model = tiny_network(img_resolution=32, super_res=True)
+    guide = tiny_network(uncond=True)
     how = SamplingConfig(guidance=2.0, guidance_interval=(0.1, 1.0), num_steps=9)
-    return NovelViewSampler(fill(NVPrecond(**TINY)), guide, sr_model, how)
+    return NovelViewSampler(tiny_network(), guide, sr_model, how)
 
 
 class PretendGpu:
@@ -54,7 +53,7 @@ def test_a_probe_evaluates_every_network_as_often_as_asked(sampler: NovelViewSam
     "options", [{"super_res": True}, {"depth_input": True}, {"warp_depth_coor": True}, {"plane_sweep": 2}]
 )
 def test_networks_of_all_kinds_can_be_probed(options: dict) -> None:
-    probe(NovelViewSampler(fill(NVPrecond(**TINY, **options))), 2)
+    probe(NovelViewSampler(tiny_network(**options)), 2)
 
 
 def test_need_is_a_line() -> None:

@@ -8,21 +8,14 @@ from torch import nn
 
 from datasets.synthetic import Synthetic
 from dnnlib import UserError
-from tests.golden import fill
+from tests.golden import tiny_network
 from torch_utils.batches import Batch
 from torch_utils.cameras import GEOMETRY_DIM, Camera, View, pixels_to_float
 from training.conditioning import normalize_inverse_depth
 from training.encodings import EncodingConfig, Encodings
 from training.generation import NovelViewSampler, generate_images
 from training.guidance import view_denoiser
-from training.precond import NVPrecond
 from training.sampling_config import SamplingConfig
-
-TINY = {
-    "img_resolution": 16, "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8],
-    "channels_per_head": 8,
-}  # fmt: skip
-
 
 NONE = Encodings(EncodingConfig())
 INVERSE = Encodings(EncodingConfig(depth_input=True))
@@ -82,7 +75,7 @@ def test_missing_depth_names_the_option() -> None:
 
 @pytest.mark.parametrize("option", ["depth_input", "warp_depth_coor"])
 def test_a_module_from_python_gives_the_depth_of_samples(option: str) -> None:
-    net, model, dataset = fill(NVPrecond(**TINY, **{option: True})), Brightness(), Synthetic("test", resolution=24)
+    net, model, dataset = (tiny_network(**{option: True})), Brightness(), Synthetic("test", resolution=24)
     (batch,) = generate_images(net, dataset, [0, 1], depth_model=model, num_steps=2)
     assert model.seen == [(2, 3, 16, 16)]  # what the network sees of the views, once a sample
     (exact,) = generate_images(net, dataset, [0, 1], num_steps=2)  # synthetic views carry depth
@@ -90,7 +83,7 @@ def test_a_module_from_python_gives_the_depth_of_samples(option: str) -> None:
 
 
 def test_denoisers_from_views_take_the_model_too() -> None:
-    net, model = fill(NVPrecond(**TINY, depth_input=True)), Brightness()
+    net, model = (tiny_network(depth_input=True)), Brightness()
     targets = [view.camera for view in views()]
     denoise = view_denoiser(net, [[view] for view in views()], targets, depth_model=model)
     assert denoise(torch.randn(2, 3, 16, 16), torch.tensor(1.0)).shape == (2, 3, 16, 16)
@@ -98,9 +91,7 @@ def test_denoisers_from_views_take_the_model_too() -> None:
 
 
 def test_guidance_wants_depth_in_the_form_of_the_base_network() -> None:
-    plain, inverse, warp = (
-        fill(NVPrecond(**TINY, **o)) for o in ({}, {"depth_input": True}, {"warp_depth_coor": True})
-    )
+    plain, inverse, warp = ((tiny_network(**o)) for o in ({}, {"depth_input": True}, {"warp_depth_coor": True}))
     for net, gnet in ((inverse, warp), (warp, inverse), (plain, warp)):
         with pytest.raises(UserError, match="depth in another form"):
             NovelViewSampler(net, gnet, config=SamplingConfig(guidance=1.5))

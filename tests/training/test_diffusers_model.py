@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dnnlib.util import UserError
-from tests.training.runs import NETWORK
+from tests.golden import TINY
 from training.model_io import load_network, save_network
 from training.precond import NVPrecond
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("export")
     torch.manual_seed(0)
-    net = NVPrecond(**NETWORK, no_time_enc=True)
+    net = NVPrecond(**TINY, no_time_enc=True)
     net.typical_depth = 6.5
     save_network(root / "net.safetensors", net)
     with pytest.raises(SystemExit) as exit_status:

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.golden import TINY, fill
+from tests.golden import tiny_network
 from tests.training.runs import tiny_config
 from training.batching import probe
 from training.estimate import count_flop, estimate, estimate_sampling
 from training.generation import NovelViewSampler
 from training.layers import MPConv
-from training.precond import NVPrecond
 from training.sampling_config import SamplingConfig
 
 
@@ -72,7 +71,7 @@ def closed_form_flop(sampler: NovelViewSampler) -> int:
 
 @pytest.mark.parametrize("options", [{}, {"uncond": True}, {"super_res": True}, {"no_time_enc": True}])
 def test_flop_of_a_network(options: dict) -> None:
-    sampler = NovelViewSampler(fill(NVPrecond(**TINY, **options)))
+    sampler = NovelViewSampler(tiny_network(**options))
     one = count_flop(sampler, 1, 1)
     assert one == pytest.approx(closed_form_flop(sampler), rel=0.02)  # beside these: poses and lenses
     assert count_flop(sampler, 2, 1) == pytest.approx(2 * one, rel=0.02)
@@ -85,9 +84,9 @@ def test_flop_of_a_network(options: dict) -> None:
 
 def test_sampling_is_the_sum_of_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.estimate._PROBE_SECONDS", 0)
-    sr_model = fill(NVPrecond(**{**TINY, "img_resolution": 32}, super_res=True))
+    sr_model = tiny_network(img_resolution=32, super_res=True)
     sampler = NovelViewSampler(
-        *(fill(NVPrecond(**TINY)), fill(NVPrecond(**TINY, uncond=True)), sr_model),
+        *(tiny_network(), tiny_network(uncond=True), sr_model),
         config=SamplingConfig(num_steps=6, guidance=2.0, guidance_interval=(0.1, 10.0)),
     )
     found = estimate_sampling(sampler, 4, 3)
@@ -106,5 +105,5 @@ def test_sampling_is_the_sum_of_its_networks(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_guidance_no_guidance_network() -> None:
-    sampler = NovelViewSampler(fill(NVPrecond(**TINY)), fill(NVPrecond(**TINY, uncond=True)))
+    sampler = NovelViewSampler(tiny_network(), tiny_network(uncond=True))
     assert list(estimate_sampling(sampler, 1, 1).networks) == ["net"]

@@ -7,21 +7,20 @@ import torch
 
 from datasets.synthetic import Synthetic
 from dnnlib import UserError
-from tests.golden import fill
+from tests.golden import tiny_network
 from training.generation import NovelViewSampler, generate_images
 from training.model_io import load_network
 from training.precond import NVPrecond
 from training.sampling import noise_levels
 from training.sampling_config import SamplingConfig
 
-SMALL = {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8], "channels_per_head": 8}
 SEEDS = [0, 3, 5, 8]
 
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, NVPrecond]:
     def build(**options: object) -> NVPrecond:
-        return fill(NVPrecond(**{"img_resolution": 16, **SMALL, **options}))
+        return tiny_network(**options)
 
     return {"net": build(), "gnet": build(uncond=True), "sr_model": build(img_resolution=32, super_res=True)}
 

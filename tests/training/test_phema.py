@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dnnlib.util import UserError
-from tests.golden import vectors
-from tests.training.runs import NETWORK
+from tests.golden import TINY, vectors
 from training import phema
 from training.model_io import load_network, save_network
 from training.phema import PowerFunctionEMA
@@ -127,7 +126,7 @@ def test_the_same_snapshot_twice_is_refused() -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, torch.Tensor]]:
     """Snapshots of a network one of whose weights takes a walk, and the walk."""
     folder = tmp_path_factory.mktemp("run")
-    net, history = NVPrecond(**NETWORK), walk((8, 4, 3, 3))
+    net, history = NVPrecond(**TINY), walk((8, 4, 3, 3))
     ema = PowerFunctionEMA(net, STDS)
     for images, value in history.items():
         net.unet.enc["16x16_conv"].weight.data.copy_(value)

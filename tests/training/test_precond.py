@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dnnlib.util import UserError
-from tests.golden import TINY, fill, golden_network, relative_error, tensors, vectors
+from tests.golden import TINY, golden_network, relative_error, tensors, tiny_network, vectors
 from torch_utils.cameras import GEOMETRY_DIM, Camera, geometry_vector
 from training.conditioning import low_resolution_image, normalize_inverse_depth, warp_grid
 from training.encodings import Prepared
@@ -81,7 +81,7 @@ def test_compiled_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         part._compiled_call_impl = torch.compile(part._call_impl, backend="aot_eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_part)
-    net = fill(NVPrecond(**TINY)).freeze()
+    net = tiny_network().freeze()
     inputs = tiny_inputs(net)
     plain = net(*inputs)
     torch.testing.assert_close(net.compile_parts()(*inputs), plain, rtol=1e-5, atol=1e-5)
@@ -133,7 +133,7 @@ def test_warped_grid_of_identical_cameras_is_the_pixel_grid_in_row_column_order(
 
 
 def test_a_black_source_gives_no_coordinates() -> None:
-    net = fill(NVPrecond(**TINY, warp_depth_coor=True))
+    net = tiny_network(warp_depth_coor=True)
     src, _, _, geometry = tiny_inputs(net)
     src[0, :3] = 0
     prepared = net.prepare(src, geometry)

@@ -10,7 +10,7 @@ import resource
 import signal
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +41,6 @@ from training.training_loop import Trainer, train
 # Sums over images in another order differ by float32 rounding, which Adam's division then amplifies a little.
 LOSS_TOLERANCE = 2e-6
 WEIGHT_TOLERANCE = 5e-5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

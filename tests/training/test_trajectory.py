@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from datasets.trajectories import Move, follow, named_path
 from datasets.trajectory_files import read_trajectory
 from datasets.user_image import Photograph
 from dnnlib import UserError
-from tests.golden import fill
+from tests.golden import tiny_network
 from torch_utils.cameras import Camera, View
 from training.generation import NovelViewSampler
 from training.guidance import view_denoiser
@@ -30,22 +30,13 @@ from training.precond import NVPrecond
 from training.sampling_config import SamplingConfig
 from training.trajectory import PathFolder, PathRenderer, evaluations, spread_map, watch_evaluations
 
-SMALL = dict(model_channels=8, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[8], channels_per_head=8)
 RESOLUTION = 16
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def build() -> Callable[..., NVPrecond]:
     def build(**options: object) -> NVPrecond:
-        return fill(NVPrecond(**{"img_resolution": RESOLUTION, **SMALL, **options}))
+        return tiny_network(**options)
 
     return build
 

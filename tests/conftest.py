@@ -1,0 +1,38 @@
+"""What all tests share: one thread, and the file of a tiny network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Tensors are tiny here: more threads only get in each other's way."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file of a tiny network of 16 pixels a side, for `--net`."""
+    from tests.golden import tiny_network
+    from training.model_io import save_network
+
+    file = tmp_path_factory.mktemp("network") / "net.safetensors"
+    save_network(file, tiny_network())
+    return str(file)
+
+
+@pytest.fixture(scope="session")
+def dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny DINOv2 of random weights: 32 features."""
+    from tests.metrics.scenes import save_tiny_dinov2
+
+    return save_tiny_dinov2(tmp_path_factory.mktemp("dinov2"))
