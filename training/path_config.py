@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from datasets.path_config import PATHS
+from datasets.path_config import PATHS, PHOTOGRAPHS
 from dnnlib.settings import Settings, setting
 
 Condition = Literal["first", "chain", "stochastic"]
@@ -21,6 +21,8 @@ class RenderConfig(Settings):
         key_every: every so many frames one becomes a key frame. Each sample has its own.
         samples: answers for each frame, with the first seeds.
         fresh_noise: other noise for every frame; otherwise all frames share it.
+        known_pixels: what one's own photograph shows of a view is kept, in key frames too: see
+            `torch_utils.known_pixels`.
         baseline: "homography" writes what the photograph shows where the camera has only turned or zoomed.
         export: formats of `trajectory_files.FORMATS` to write the path in, too.
         fps: frames a second of the videos.
@@ -42,6 +44,12 @@ class RenderConfig(Settings):
         within="[1, inf)",
     )
     fresh_noise: bool = setting(False, "Other noise for every frame.", section=PATHS, is_flag=True)
+    known_pixels: bool = setting(
+        True,
+        "Keep what the photograph shows of a view.",
+        section=PHOTOGRAPHS,
+        option="--known-pixels/--no-known-pixels",
+    )
     baseline: Literal["homography"] | None = setting(
         None, "Write what is known where the camera only turns.", section=PATHS, choices=("homography",)
     )

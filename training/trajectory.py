@@ -22,6 +22,7 @@ from dnnlib.settings import plain
 from dnnlib.util import UserError, writable_directory
 from dnnlib.video import AddFrame, gif_writer, mp4_writer
 from torch_utils.cameras import Camera, View
+from torch_utils.known_pixels import keep_known
 from torch_utils.memory import in_parts
 from torch_utils.warping import same_place, turned_view
 from training.generation import NovelViewSampler
@@ -66,14 +67,17 @@ class PathRenderer:
         return len(self.path.cameras)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        condition = self.config.condition
+        condition, cameras = self.config.condition, self.square_cameras
+        known = self.config.known_pixels and not self.path.truth
         views = [[self.path.photograph.view] for _ in self.seeds]  # of each sample: the photograph, then its key frames
         span = len(self) if condition == "first" else self.config.key_every
         for start, stop in pairwise([0, *range(span + 1, len(self), span), len(self)]):
             pools = [seen[-1:] if condition == "chain" else seen for seen in views]
-            for images in self._frames(range(start, stop), pools):
+            for camera, images in zip(cameras[start:stop], self._frames(range(start, stop), pools), strict=True):
+                if known:
+                    images = torch.stack([keep_known(image, self.path.photograph.view, camera) for image in images])
                 yield images
-            camera = self.square_cameras[stop - 1]
+            camera = cameras[stop - 1]
             views = [
                 [seen[0], *seen[1:][1 - _MOST_KEY_FRAMES :], View(image, camera)]
                 for seen, image in zip(views, images, strict=True)
