@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -227,12 +228,13 @@ class Command(click.Command):
             raise UserError(re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[1]), str(error))) from error
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        run: Callable[..., Any] = partial(super().main, standalone_mode=False)
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **kwargs)
+            return run(*args, **kwargs)
         _open_standard_streams()
         logging.setLogRecordFactory(_HarmlessRecord)
         try:
-            sys.exit(super().main(*args, standalone_mode=False, **kwargs))
+            sys.exit(run(*args, **kwargs))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(2)
