@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,20 @@ if TYPE_CHECKING:
     from torch_utils.distributed import Processes
     from training.config import TrainingConfig
 
+STOPPED = 75  # exit code of a run that a signal ended before its end: EX_TEMPFAIL of sysexits.h, "try again"
 RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learning", "Speed", "Reports"
 
 
 @click.command(cls=Command)
 @preset_option(TRAINING, section=RUN)
-@option("--outdir", section=RUN, metavar="DIR", type=click.Path(path_type=Path), help="Run folder; goes on if it can.")
+@option(
+    "--outdir",
+    section=RUN,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Run folder; goes on if it can.  [default: runs/PRESET]",
+    show_default=False,
+)
 @option("--duration", section=RUN, type=Count(), default="1Gi", help="Images to see.")
 @option("--seed", section=RUN, type=int, default=0, help="Names initial weights, pairs and noise.")
 @option("--device", section=RUN, help="cpu, cuda or mps.  [default: the best present]", show_default=False)
@@ -87,13 +96,16 @@ def main(**options: Any) -> None:
 
     outdir, preset, sr_model = (options.pop(name) for name in ("outdir", "preset", "sr_model"))
     dry_run, metrics_num = options.pop("dry_run"), options.pop("metrics_num")
+    if outdir is None and not dry_run:
+        if preset is None:
+            raise click.UsageError("--outdir is missing: give the run a folder, or a --preset, or --dry-run")
+        outdir = Path("runs", preset)
     processes = start_processes(options.pop("device"))
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
     config = make_config(options, processes.device.type, earlier_precision(options, outdir))
+    finished = True
     if dry_run:
         describe(config, preset, processes)
-    elif outdir is None:
-        raise click.UsageError("--outdir is missing: give the run a folder, or --dry-run")
     else:
         from metrics.generated import make_evaluate
         from training.model_io import load_network
@@ -101,8 +113,10 @@ def main(**options: Any) -> None:
 
         enlarge = load_network(sr_model, processes.device) if sr_model else None
         evaluate = make_evaluate(config, enlarge, metrics_num, processes) if config.metrics else None
-        train(config, outdir, processes, evaluate=evaluate, sr_model=enlarge)
+        finished = train(config, outdir, processes, evaluate=evaluate, sr_model=enlarge)
     processes.close()
+    if not finished:
+        sys.exit(STOPPED)
 
 
 def make_config(options: dict[str, Any], device_type: str, precision: str | None = None) -> TrainingConfig:

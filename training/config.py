@@ -91,6 +91,8 @@ class TrainingConfig:
         refuse(self.precision not in PRECISIONS, f"precision is one of {', '.join(PRECISIONS)}, not {self.precision}")
         refuse(not (self.lr > 0 and math.isfinite(self.lr)), f"lr must be positive, not {self.lr}")
         refuse(self.loss_scaling <= 0, f"loss_scaling must be positive, not {self.loss_scaling}")
+        for name in ("P_mean", "P_std", "decay", "loss_scaling"):
+            refuse(not math.isfinite(getattr(self, name)), f"{name} must be finite, not {getattr(self, name)}")
         refuse(self.P_std <= 0, f"P_std must be positive, not {self.P_std}")
         self._check_geometry(refuse)
 
