@@ -5,6 +5,7 @@ DataLoaders are never handed to accelerate: this project's `datasets` package wo
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ def start_processes(device: str | None = None) -> Processes:
             raise UserError(f"--device {device} names one GPU for all processes: use --device cuda")
         if wanted.index >= torch.cuda.device_count():
             raise UserError(f"device {device!r} is not available here: there are {torch.cuda.device_count()} GPUs")
+    atexit.register(_leave)
     return Processes(state.process_index, state.num_processes, wanted if alone else state.device, state)
 
 
@@ -125,6 +127,13 @@ def _check_launcher() -> None:
                 f"{name}={os.environ[name]} is set, but not by torchrun ({(wrong or missing)[0]} is missing or no "
                 f"number): start with torchrun, or unset {name}"
             )
+
+
+def _leave() -> None:
+    """End the threads of the process group where an error left `close` out: one that is still busy when the interpreter
+    is gone ends the process with SIGABRT."""
+    if distributed.is_initialized() and distributed.get_backend() == "gloo":
+        distributed.destroy_process_group()
 
 
 def _rejoin(backend: str) -> None:

@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+from dnnlib.locks import sole_user
 from dnnlib.text_files import read_json
 from dnnlib.util import UserError, atomic_path, format_bytes, one_line, writable_directory
 from torch_utils.batches import Batch, Pair, collate
@@ -188,8 +189,10 @@ def train(
     """
     outdir = Path(outdir)
     trainer = Trainer(config, processes, distance=distance)
-    _prepare_folder(config, outdir, trainer)
-    with logging_to(outdir / "log.txt") if processes.is_main else contextlib.nullcontext():
+    with (
+        _own_folder(config, outdir, trainer),
+        logging_to(outdir / "log.txt") if processes.is_main else contextlib.nullcontext(),
+    ):
         _resume(trainer, outdir)
         with _Reports(config, outdir, trainer, evaluate, sr_model) as reports, _stop_signals() as stop:
             for batch in step_batches(config, trainer):
@@ -351,18 +354,25 @@ def training_pairs(config: TrainingConfig) -> Dataset[Pair]:
     return pairs
 
 
-def _prepare_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> None:
-    """Refuse what would go wrong later: an unwritable folder, a full disk, another run's folder."""
+@contextlib.contextmanager
+def _own_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> Iterator[None]:
+    """Keep the folder to this run within the block, and refuse what would go wrong later.
+
+    That is an unwritable folder, a full disk, another run's folder, and one that a run is at work in.
+    """
     problem = ""
-    if trainer.processes.is_main:
-        try:
-            _check_folder(config, writable_directory(outdir), trainer)
-            remove_leftovers(outdir)
-        except UserError as error:
-            problem = str(error)
-    problem = trainer.processes.gather([problem])[0]
-    if problem:
-        raise UserError(problem)
+    with contextlib.ExitStack() as stack:
+        if trainer.processes.is_main:
+            try:
+                stack.enter_context(sole_user(writable_directory(outdir), "training"))
+                _check_folder(config, outdir, trainer)
+                remove_leftovers(outdir)
+            except UserError as error:
+                problem = str(error)
+        problem = trainer.processes.gather([problem])[0]
+        if problem:
+            raise UserError(problem)
+        yield
 
 
 def _check_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> None:
