@@ -6,14 +6,15 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import accumulate
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from dnnlib.util import UserError, atomic_path
 
@@ -43,7 +44,7 @@ def open_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for what is refused below
-            image = Image.open(source, formats=formats or picture_formats())
+            image = Image.open(source, formats=tuple(formats or picture_formats()))
         with image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
@@ -79,7 +80,7 @@ def picture_formats() -> tuple[str, ...]:
 def _is_heif(source: str | os.PathLike[str] | BinaryIO) -> bool:
     """Whether a file says that it is HEIC, as iPhones write it (ISO/IEC 23008-12: its brand)."""
     try:
-        if hasattr(source, "read"):
+        if not isinstance(source, str | os.PathLike):
             source.seek(0)
             head = source.read(12)
         else:
@@ -129,11 +130,26 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def save_png(path: str | os.PathLike[str], pixels: np.ndarray | Image.Image) -> None:
-    """Write uint8 [H, W, 3] (or [H, W]), or a Pillow image, as a PNG file that appears whole or not at all."""
+def save_png(
+    path: str | os.PathLike[str], pixels: np.ndarray | Image.Image, text: Mapping[str, str] | None = None
+) -> None:
+    """Write uint8 [H, W, 3] (or [H, W]), or a Pillow image, as a PNG file that appears whole or not at all.
+
+    `text` goes into the file by keyword, as PNG's compressed text.
+    """
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(_check(pixels))
+    chunks = PngInfo()
+    for keyword, value in (text or {}).items():
+        chunks.add_text(keyword, value, zip=True)
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", pnginfo=chunks)
+
+
+def png_text(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What `save_png` was told to write as text; empty where it is another picture or a broken one."""
+    with suppress(UserError), open_image(path, formats=["PNG"]) as image:
+        return dict(getattr(image, "text", {}))
+    return {}
 
 
 def _check(pixels: np.ndarray) -> np.ndarray:
@@ -167,7 +183,7 @@ def contact_sheet(
         cell = largest * -(-_LEGIBLE_CELL // largest)
 
     columns = columns or [cell] * len(column_titles)
-    font = ImageFont.load_default(size=max(12, cell // 10))
+    font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=max(12, cell // 10)))
     ascent, descent = font.getmetrics()
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     label_sizes = [ruler.multiline_textbbox((0, 0), label, font=font)[2:] for label in row_labels]

@@ -18,7 +18,7 @@ Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of two batche
 
 @dataclass(frozen=True)
 class PerceptualTerm:
-    """weight * distance(D, y) for images whose noise level is at most `highest_sigma` (PixelGen, arXiv:2602.02493: perceptual term at low noise).
+    """weight * distance(D, y) for images whose noise level is at most `highest_sigma`: the perceptual term of PixelGen.
 
     Above, D is the mean of what may be, and a mean has no texture to compare.
     """

@@ -16,12 +16,13 @@ from tests.golden import TINY, fill
 from torch_utils.cameras import GEOMETRY_DIM, Camera, View, geometry_vector
 from torch_utils.warping import euler_rotation
 from training import precond
-from training.conditioning import low_resolution_image
-from training.encodings import Conditioning, EncodingConfig, Encodings, PlaneSweep
+from training.conditioning import Conditioning, low_resolution_image
+from training.encodings import EncodingConfig, Encodings, PlaneSweep
 from training.generation import NovelViewSampler
 from training.model_io import load_network, save_network
 from training.network_config import NetworkConfig
 from training.precond import NVPrecond
+from training.sampling_config import SamplingConfig
 
 SIDE = 16
 
@@ -170,7 +171,7 @@ def test_another_inner_network_stands_in_the_place_of_the_unet(
     expected = net(src, dst, torch.ones(2), geometry, low, **zero)
     torch.testing.assert_close(again(prepared, dst, torch.ones(2), **zero), expected, rtol=1e-5, atol=1e-5)
     view = View(torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), Camera.from_fov(60, SIDE, SIDE))
-    sampler = NovelViewSampler(again, sampler_kwargs={"num_steps": 2})
+    sampler = NovelViewSampler(again, config=SamplingConfig(num_steps=2))
     assert sampler([[view, view]], [view.camera], [0], None if low is None else low[:1]).shape == (1, 3, SIDE, SIDE)
 
 
