@@ -88,7 +88,7 @@ def exif_fov_deg(file: str | PathLike, width: int, height: int) -> float | None:
     with Image.open(file) as image:
         focal = image.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_35MM)
     try:
-        focal_px = float(focal) * math.hypot(width, height) / _FILM_DIAGONAL_MM
+        focal_px = float(focal or 0) * math.hypot(width, height) / _FILM_DIAGONAL_MM
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     if not (math.isfinite(focal_px) and focal_px > 0):
