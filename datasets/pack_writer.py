@@ -22,6 +22,7 @@ from datasets.packed import PACK_INDEX, Recipe
 from datasets.photographs import PhotographClips
 from datasets.videos import VideoClips
 from datasets.workers import in_processes
+from dnnlib.imaging import open_image
 from dnnlib.util import UserError, atomic_path, file_sha256, writable_directory
 from torch_utils.cameras import Camera, resize_image
 
@@ -205,8 +206,9 @@ def _own_file(clip: Clip, position: int, recipe: Recipe) -> bytes | None:
     if not hasattr(clip, "read"):
         return None
     data = clip.read(position)
-    with Image.open(io.BytesIO(data)) as file:
-        fits = file.format == _ENCODERS[recipe.codec]["format"] and file.mode == "RGB" and not file.getexif()
+    with open_image(io.BytesIO(data)) as file:
+        plain = file.mode == "RGB" and not file.getexif() and not file.info.get("icc_profile")
+        fits = file.format == _ENCODERS[recipe.codec]["format"] and plain
     return data if fits else None
 
 

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from datasets.clips import UnusableClip, view_from_row
 from datasets.workers import in_processes
+from dnnlib.imaging import open_image
 from dnnlib.util import UserError, file_sha256
 from torch_utils.cameras import View
 
@@ -99,7 +99,7 @@ class PackedClip:
 
     def view(self, position: int) -> View:
         try:
-            with Image.open(io.BytesIO(self.read(position)), formats=CODECS) as file:
+            with open_image(io.BytesIO(self.read(position)), CODECS) as file:
                 image = np.array(file)
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(

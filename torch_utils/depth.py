@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from dnnlib.imaging import open_image
 from dnnlib.util import UserError, atomic_path
 
 # Depth Anything V2 (arXiv:2406.09414), tuned to metric depth of rooms: repository on the Hugging Face hub, licence.
@@ -134,7 +135,7 @@ def read_stored_depth(picture: str | PathLike, height: int, width: int) -> torch
         if path.suffix == ".npy":
             depth = np.load(path, allow_pickle=False).astype(np.float32)
         else:
-            with Image.open(path) as image:
+            with open_image(path, ("PNG",)) as image:
                 if not image.mode.startswith("I"):
                     raise ValueError(f"mode {image.mode} where 16-bit grey is expected")
                 depth = np.asarray(image).astype(np.float32) / _PNG_STEPS
