@@ -84,6 +84,12 @@ _MODES = {
     help="Camera-to-world matrices, or world-to-camera.",
 )
 @option(
+    "--known-pixels/--no-known-pixels",
+    section=PHOTOGRAPHS,
+    default=True,
+    help="Keep what the photograph shows of a view.",
+)
+@option(
     "--frames",
     section=PATHS,
     type=int,
@@ -257,6 +263,7 @@ def _follow_path(
     log.info("%s: %s, %d frames", photograph.name, fov, len(cameras))
     seeds = options["seeds"][: options["samples"]]
     how = {name: options[name] for name in ("condition", "key_every", "fresh_noise")}
+    how["known_pixels"] = options["known_pixels"] and bool(options["images"])
     renderer = PathRenderer(sampler, photograph.view, cameras, seeds, batch_size=batch, **how)
     reports = [NeighbourReport(), *([TruthReport(truth)] if truth else [])]
     frames = PathFolder(folder, options["overwrite"]).write(

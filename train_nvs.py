@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dnnlib.cli import Command, Count, IntList, RangeSelection, option, preset_option
-from dnnlib.util import UserError
 from presets import TRAINING
 
 if TYPE_CHECKING:
     from torch_utils.distributed import Processes
     from training.config import TrainingConfig
-    from training.precond import NVPrecond
-    from training.training_loop import Evaluate
 
 RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learning", "Speed", "Reports"
-
-METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 
 
 @click.command(cls=Command)
@@ -99,6 +94,7 @@ def main(**options: Any) -> None:
     elif outdir is None:
         raise click.UsageError("--outdir is missing: give the run a folder, or --dry-run")
     else:
+        from metrics.generated import make_evaluate
         from training.model_io import load_network
         from training.training_loop import train
 
@@ -132,51 +128,6 @@ def describe(config: TrainingConfig, preset: str | None, processes: Processes) -
     plan["estimate"] = estimate(config, processes.device, processes.world_size)
     if processes.is_main:
         click.echo(json.dumps(plan, indent=2))
-
-
-def make_evaluate(config: TrainingConfig, sr_model: NVPrecond | None, count: int, processes: Processes) -> Evaluate:
-    """What `train` calls for metrics: of `count` pairs of the test split, shared by all processes.
-
-    A metric that cannot be had here, and a range that no test clip is long enough for, are said and left out.
-    """
-    import torch
-
-    from datasets.realestate10k import RealEstate10K
-    from metrics import Evaluation
-    from metrics.definitions import Views
-    from torch_utils.depth import STORED, choose_depth_model
-    from training.generation import generate_images
-
-    log = logging.getLogger("training")
-
-    def usable(name: str) -> bool:
-        try:
-            Evaluation([name]).check_count(count)
-        except UserError as error:
-            log.warning("metrics without %s: %s", name, error)
-            return False
-        return True
-
-    names = [name for name in METRICS if usable(name)]
-    stored = config.depth_model == STORED
-    depth_model = choose_depth_model(config.depth_model, config.depth_model is not None, processes.device)
-
-    def evaluate(net: NVPrecond, selection: str) -> dict[str, float]:
-        try:
-            pairs = RealEstate10K(config.data, "test", selection, resolution=None, seed=config.seed, depth=stored)
-            evaluation = Evaluation(names, device=processes.device)
-            seeds = processes.share(range(count))
-            how = {"sr_model": sr_model, "depth_model": depth_model, "batch_size": 32}
-            for batch in generate_images(net, pairs, seeds, **how):
-                targets = torch.stack([pair.target.image for pair in batch.pairs])
-                evaluation.update(Views(batch.seeds, batch.images, targets))
-        except UserError as error:
-            log.warning("no metrics for range %s: %s", selection, error)
-            return {}
-        evaluation.gather(processes)
-        return {score.name: score.generated for score in evaluation.compute(selection).scores}
-
-    return evaluate
 
 
 def choose_precision(fp16: bool, bf16: bool, device_type: str) -> str:

@@ -12,12 +12,11 @@ from dnnlib.sampling_options import DATA_OPTIONS, network_options, solver_option
 from presets import SAMPLING
 
 if TYPE_CHECKING:
-    from dnnlib.page import Send, Studio
-    from training.generation import NovelViewSampler
+    import socket
 
 PAGE = "Page"
-DOWNLOADS = ("video.mp4", "video.gif", "trajectory.json")
-LOCAL = ("127.0.0.1", "localhost")
+LOCAL = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")
 # The page has photographs of its own: what a preset says of data does not concern it.
 PRESETS = {name: {key: preset[key] for key in preset if key not in DATA_OPTIONS} for name, preset in SAMPLING.items()}
 
@@ -35,85 +34,51 @@ def main(**options: Any) -> None:
     python view_images.py --preset=vivid-tiny
     """
     import logging
-    import socket
+    import secrets
     from tempfile import TemporaryDirectory
 
-    from dnnlib.page import create_app
-    from dnnlib.util import UserError
+    from dnnlib.page import Studio, create_app, serve, stop_signal
+    from metrics.neighbours import NeighbourReport
     from torch_utils.distributed import best_device
     from training.generation import open_sampler
+    from training.viewer import PageRenderer
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it would tell every request
     sampler, _ = open_sampler(options, options["device"] or best_device())
-    host = options["host"]
+    host, token = options["host"], secrets.token_urlsafe(16)
     if host not in LOCAL:
         click.echo(
-            f"Anyone who reaches {host} can use the page and see its pictures: it asks for no password.", err=True
+            f"Anyone who reaches {host} and knows the address can use the page; it is not encrypted on the way.",
+            err=True,
         )
-    try:
-        listener = socket.create_server((host, options["port"]))
-    except OSError as error:
-        raise UserError(f"cannot listen at {host}, port {options['port']}: {error.strerror}; try --port 0") from None
-    with listener, TemporaryDirectory(prefix="view_images-") as folder:
-        app = create_app(studio(sampler, Path(folder)), list(LOCAL) if host in LOCAL else None)
-        from werkzeug.serving import make_server
-
-        port = listener.getsockname()[1]
-        server = make_server(host, port, app, threaded=True, fd=listener.fileno())
-        click.echo(f"Open http://{host}:{port} in a browser; Ctrl+C ends.")
-        server.serve_forever()
+    with (
+        stop_signal() as wait,
+        listen(host, options["port"]) as listener,
+        TemporaryDirectory(prefix="view_images-") as folder,
+    ):
+        studio = Studio(Path(folder), PageRenderer(sampler, NeighbourReport))
+        app = create_app(studio, token, [*LOCAL, "[::1]"] if host in LOCAL else None)
+        with serve(app, studio, listener):
+            click.echo(f"Open {address(host, listener.getsockname()[1])}/{token}/ in a browser; Ctrl+C ends.")
+            wait()
 
 
-def studio(sampler: NovelViewSampler, folder: Path) -> Studio:
-    """The page's photographs and renderings, made by `sampler`."""
-    from datasets.trajectories import PATHS, Move, plan_path, unit_of_paths
-    from datasets.user_image import read_photograph
-    from dnnlib.imaging import save_png
-    from dnnlib.page import Studio
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises UserError where there can be none."""
+    import socket
+
     from dnnlib.util import UserError
-    from metrics.neighbours import NeighbourReport
-    from training.trajectory import PathFolder, PathRenderer, evaluations, photograph_with_crop, watch_evaluations
 
-    typical_depth = sampler.net.typical_depth
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UserError(f"cannot listen at {host}, port {port}: {error.strerror}; try --port 0") from None
 
-    def open_photograph(file: Path) -> dict[str, Any]:
-        photograph = read_photograph(file)
-        save_png(file.with_name("preview.png"), photograph_with_crop(photograph.view, 512, 512))
-        save_png(file.with_name("square.png"), photograph.view.square(512).image.permute(1, 2, 0).numpy())
-        return {"fov": round(photograph.fov_deg, 1), "fov_from": photograph.fov_from}
 
-    def render(file: Path, request: dict[str, Any], folder: Path, send: Send) -> None:
-        try:
-            photograph = read_photograph(file, request.get("fov"))
-            if "move" in request:
-                move, unit = Move(**request["move"]), request["scene_scale"] * unit_of_paths(typical_depth)
-                cameras = [move.camera(photograph.view.camera, unit)]
-            else:
-                path = request["path"]
-                if "text" in request:
-                    path = folder / f"path{Path(request['path']).suffix}"
-                    path.write_text(request["text"])
-                wanted = (request.get(name) for name in ("frames", "amount", "scene_scale", "convention", "pose"))
-                photograph, cameras = plan_path(photograph, str(path), *wanted, typical_depth)
-            how = {"seeds": [request["seed"]], "condition": request["condition"]}
-            renderer = PathRenderer(sampler, photograph.view, cameras, batch_size=1, **how)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"the page asked for something unknown ({error})") from None
-        report, done, total = NeighbourReport(), 0, evaluations(renderer)
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            send({"progress": min(done / total, 1)})
-
-        with watch_evaluations(sampler, tick):
-            for frame in PathFolder(folder).write(renderer, photograph, reports=[report]):
-                send({"frame": frame.name})
-        send({"report": str(report), "files": [name for name in DOWNLOADS if (folder / name).exists()]})
-
-    paths = {name: {"amount": path.amount, "unit": path.unit} for name, path in PATHS.items()}
-    return Studio(folder, open_photograph, render, paths)
+def address(host: str, port: int) -> str:
+    """How a browser on this machine asks for the page."""
+    name = "localhost" if host in EVERYWHERE else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ two frames are pair k, crop and resize - is `ClipPairs`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Protocol
 
 import numpy as np
@@ -68,12 +69,12 @@ class ClipPairs(PairDataset):
             A <= |i - j| < B; None for any two frames.
         resolution: side of the views in pixels; None leaves frames as they are stored.
         seed: not negative; another seed, other pairs.
-        pairs: the pairs to use, in this order, instead of drawing them.
+        pairs: the pairs to use, in this order, instead of drawing them; those that are not there are skipped.
 
     Attributes:
         names: the clips that can be used, sorted.
 
-    Raises UserError where nothing can be used, or a listed pair does not exist.
+    Raises UserError where nothing can be used, or none of the listed pairs exists.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class ClipPairs(PairDataset):
         self.names = list(usable)
         self._numbers, self._frames = zip(*usable.values(), strict=True)
         self._index = {name: index for index, name in enumerate(self.names)}
-        self._pairs = None if pairs is None else [self._check(FramePair(*pair)) for pair in pairs]
+        self._pairs = None if pairs is None else self._present(pairs)
 
     def __len__(self) -> int:
         """Clips that can be used; with a pair list, pairs."""
@@ -111,6 +112,17 @@ class ClipPairs(PairDataset):
         clip = self._clips.open(self._numbers[self._index[chosen.clip]])
         pair = Pair(clip.view(chosen.source), clip.view(chosen.target), *chosen)
         return pair if self.resolution is None else pair.square(self.resolution)
+
+    def frames(self, name: str) -> Sequence[int]:
+        """The positions, ascending, of the frames of a clip that are there."""
+        return self._frames[self._index[name]]
+
+    def with_pairs(self, pairs: Sequence[FramePair]) -> ClipPairs:
+        """The same clips, with these pairs instead of drawn ones. Raises UserError where none of them exists."""
+        listed = copy(self)
+        listed.skipped, listed._examples = self.skipped.copy(), dict(self._examples)
+        listed.frame_range, listed._pairs = None, listed._present(pairs)
+        return listed
 
     def choose(self, k: int) -> FramePair:
         """Which frames make pair k; nothing is read."""
@@ -139,18 +151,24 @@ class ClipPairs(PairDataset):
     def _too_short(self) -> str:
         return "too short for gap {}-{}".format(*self.frame_range) if self.frame_range else "fewer than 2 frames"
 
-    def _check(self, pair: FramePair) -> FramePair:
-        if pair.clip not in self._index:
+    def _present(self, pairs: Sequence[FramePair]) -> list[FramePair]:
+        """The pairs that are there; the others are counted."""
+        present = []
+        for clip, source, target in pairs:
+            if clip not in self._index:
+                self._skip("listed pairs of clips that are not here", f"clip {clip}")
+            elif source not in (frames := self.frames(clip)) or target not in frames:
+                there = f"it has {len(frames)} frames from {frames[0]} to {frames[-1]}"
+                example = f"{clip}: frames {source} and {target}, {there}"
+                self._skip("listed pairs of frames that are not here", example)
+            else:
+                present.append(FramePair(clip, source, target))
+        if not present:
             raise UserError(
-                f"the pair list names clip {pair.clip}, which is not among the {len(self.names)} that can be used"
+                f"none of the {len(pairs)} listed pairs is in the {len(self.names)} clips that can be used: "
+                f"{self._skip_reasons()}; give the data that the list is of"
             )
-        frames = self._frames[self._index[pair.clip]]
-        if pair.source not in frames or pair.target not in frames:
-            raise UserError(
-                f"the pair list names frames {pair.source} and {pair.target} of clip {pair.clip}, "
-                f"which has {len(frames)} frames from {frames[0]} to {frames[-1]}"
-            )
-        return pair
+        return present
 
 
 def view_from_row(

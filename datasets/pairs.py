@@ -7,9 +7,10 @@ is decided, the seed and k. So a pair does not depend on batch size, workers, pr
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -18,10 +19,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dnnlib.text_files import read_json
+from dnnlib.text_files import parse_json, read_text
 from dnnlib.util import UserError, atomic_path, one_line
 from torch_utils.batches import Pair
 
+CONTEXTS = ("first", "second", "closer")  # of two context frames, which is the source
 FrameRange = tuple[int, int] | None  # (low, high): low <= |i - j| < high; None: any two frames
 
 
@@ -129,6 +131,25 @@ def _partners(frames: Sequence[int], frame_range: FrameRange) -> tuple[np.ndarra
     return first, np.maximum(last - first, 0)
 
 
+def draw_lopsided_pair(
+    frames: Sequence[int], forward: tuple[int, int], backward: tuple[int, int], seed: int, k: int
+) -> tuple[int, int] | None:
+    """Positions (source, target) of pair k: uniform over those with low <= target - source < high of `forward`, or
+    low <= source - target < high of `backward`, in the order of (source, target). None where there are none.
+    """
+    positions = np.asarray(frames, np.int64)
+    (low, high), (back_low, back_high) = forward, backward
+    spans = ((positions - back_high + 1, positions - back_low + 1), (positions + low, positions + high))
+    first, last = (np.stack([np.searchsorted(positions, span[end]) for span in spans], axis=1) for end in (0, 1))
+    ends = np.cumsum(last - first)
+    if not len(ends) or not ends[-1]:
+        return None
+    choice = int(random_bits("frames", seed, k)[0]) % int(ends[-1])
+    row, span = divmod(int(np.searchsorted(ends, choice, side="right")), 2)
+    place = int(last[row, span] - (ends[2 * row + span] - choice))
+    return int(positions[row]), int(positions[place])
+
+
 def write_pairs(path: str | PathLike, pairs: Iterable[FramePair]) -> None:
     """A pair list as JSON, one pair a line: ``{"clip": .., "source": .., "target": ..}``."""
     lines = ",\n".join(json.dumps(pair._asdict(), ensure_ascii=False) for pair in pairs)
@@ -136,29 +157,85 @@ def write_pairs(path: str | PathLike, pairs: Iterable[FramePair]) -> None:
         Path(temporary).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
-def read_pairs(path: str | PathLike) -> list[FramePair]:
-    """A pair list as `write_pairs` writes it, or pixelSplat's evaluation index.
+def write_pair_lines(
+    path: str | PathLike, pairs: Mapping[int, FramePair], numbers: Mapping[str, Mapping[int, float]] | None = None
+) -> None:
+    """A pair list as JSON lines, such as pandas and Parquet tools read: what `read_pairs` needs, and numbers.
 
-    The index is ``{clip: {"context": [a, b], "target": [c, ..]} | null}``; the first context frame is the source,
-    and each target frame makes a pair with it. Raises UserError for anything else.
+    Args: pairs by seed; numbers by name, then by seed. Those that are not finite are null.
     """
+    rows = []
+    for seed, pair in sorted(pairs.items()):
+        found = {name: of.get(seed) for name, of in (numbers or {}).items()}
+        finite = {name: value if value is not None and math.isfinite(value) else None for name, value in found.items()}
+        rows.append(json.dumps({"seed": seed, **pair._asdict(), **finite}, ensure_ascii=False, allow_nan=False))
+    with atomic_path(path) as temporary:
+        Path(temporary).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+def read_pairs(path: str | PathLike, context: str = "first") -> list[FramePair]:
+    """A pair list in one of these forms.
+
+    * A JSON list of ``{"clip": .., "source": .., "target": ..}``, as `write_pairs` writes it.
+    * JSON lines of the same, as `write_pair_lines` writes them.
+    * ``run.json`` of a run of generate_images, or the folder it is in.
+    * pixelSplat's evaluation index, ``{clip: {"context": [a, b], "target": [c, ..]} | null}``. Each target makes a pair
+      with the context frame that `context` names: "first", "second", or "closer" to the target, the first at a tie.
+    * Lines ``clip source target target ..`` of text, as the splits of MINE and Flash3D have them.
+
+    Raises UserError for anything else.
+    """
+    return [pair for pair, _ in read_pair_rows(path, context)]
+
+
+def read_pair_rows(path: str | PathLike, context: str = "first") -> list[tuple[FramePair, int]]:
+    """The same; each pair with the place of its target in its row, which says what kind of target it is."""
+    if context not in CONTEXTS:
+        raise UserError(f"context is one of {', '.join(CONTEXTS)}, not {context}")
+    file = Path(path, "run.json") if Path(path).is_dir() else Path(path)
     try:
-        content = read_json(path)
-        if isinstance(content, dict):
-            pairs = [
-                FramePair(clip, int(entry["context"][0]), int(target))
-                for clip, entry in content.items()
-                if entry is not None
-                for target in entry["target"]
-            ]
-        else:
-            pairs = [FramePair(str(row["clip"]), int(row["source"]), int(row["target"])) for row in content]
+        rows = list(_rows(read_text(file), file, context))
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__} {one_line(error)}"
         raise UserError(
-            f"{path}: not a pair list ({reason}); expected a JSON list of "
-            '{"clip": name, "source": frame, "target": frame} or an evaluation_index of pixelSplat'
+            f"{path}: not a pair list ({reason}); expected a JSON list or JSON lines of "
+            '{"clip": name, "source": frame, "target": frame}, a run.json, an evaluation_index of pixelSplat, '
+            "or lines of text: clip source target target .."
         ) from None
-    if not pairs:
+    if not rows:
         raise UserError(f"{path}: the pair list is empty")
-    return pairs
+    return rows
+
+
+def _rows(text: str, file: Path, context: str) -> Iterator[tuple[FramePair, int]]:
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    if text.lstrip()[:1] not in ("[", "{"):
+        for line in lines:
+            clip, source, *targets = line.split()
+            once = targets[:1] if len(set(targets)) == 1 else targets  # Flash3D repeats a target that stands alone
+            if not targets:
+                raise ValueError(f"no target in the line {line!r}")
+            yield from ((FramePair(clip, int(source), int(target)), place) for place, target in enumerate(once))
+        return
+    if len(lines) > 1 and all(line[0] == "{" and line[-1] == "}" for line in lines):
+        content = [parse_json(line, file) for line in lines]
+    else:
+        content = parse_json(text, file)
+    if isinstance(content, dict) and {"clip", "source", "target"} <= content.keys():
+        content = [content]  # JSON lines, of which there is one
+    if isinstance(content, list):
+        yield from ((FramePair(str(row["clip"]), int(row["source"]), int(row["target"])), 0) for row in content)
+    elif "images" in content and "options" in content:
+        for row in content["images"]:
+            yield FramePair(str(row["clip"]), int(row["source_index"]), int(row["target_index"])), 0
+    else:
+        for clip, entry in content.items():
+            for target in () if entry is None else entry["target"]:
+                yield FramePair(clip, _context_frame(entry["context"], int(target), context), int(target)), 0
+
+
+def _context_frame(frames: Sequence[int], target: int, context: str) -> int:
+    first, second = int(frames[0]), int(frames[-1])
+    if context == "closer":
+        return first if abs(target - first) <= abs(target - second) else second
+    return first if context == "first" else second

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from dnnlib.util import IncompleteError, UserError, parse_count, parse_int_list, parse_range_selection, parse_seeds
+from dnnlib.util import (
+    IncompleteError,
+    UserError,
+    harmless,
+    one_line,
+    parse_count,
+    parse_int_list,
+    parse_range_selection,
+    parse_seeds,
+)
 
+_OTHERS_WAIT_S = 3.0  # of the processes of one run, before they tell an error
 _NAMES_WIDTH = 32  # columns of the help; longer option names have a line of their own
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -144,6 +157,8 @@ class Command(click.Command):
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
+        _open_standard_streams()
+        logging.setLogRecordFactory(_HarmlessRecord)
         try:
             sys.exit(super().main(*args, standalone_mode=False, **kwargs))
         except click.exceptions.NoArgsIsHelpError as error:
@@ -168,8 +183,28 @@ class Command(click.Command):
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    if os.environ.get("RANK", "0") != "0":  # torchrun ends all others once the first has told what all have found
+        time.sleep(_OTHERS_WAIT_S)
+    click.echo(f"Error: {one_line(message, 2000)}", err=True)
     sys.exit(code)
+
+
+class _HarmlessRecord(logging.LogRecord):
+    """What is logged may name files of anybody's: no terminal should obey them."""
+
+    def getMessage(self) -> str:
+        return harmless(super().getMessage())
+
+
+def _open_standard_streams() -> None:
+    """Closed ones lead to nowhere: what is opened next would take their place, and get what is written to them."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the first that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 class Group(Command, click.Group):

@@ -61,7 +61,10 @@ def download(
         name = _cache_name(url)
     except ValueError:
         raise UserError(f"{url!r} is no http or https address") from None
-    folder = Path(cache_dir or os.environ.get("VIVID_CACHE") or "~/.cache/vivid").expanduser()
+    try:
+        folder = Path(cache_dir or os.environ.get("VIVID_CACHE") or "~/.cache/vivid").expanduser()
+    except RuntimeError:
+        raise UserError("there is no home folder to keep downloads in: set VIVID_CACHE to a folder") from None
     path = folder / name
     if _is_intact(path, sha256):
         return path

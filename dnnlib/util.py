@@ -16,6 +16,9 @@ from pathlib import Path
 _NAMED_RANGES = {"mid": (30, 60), "long": (60, 120)}
 _COUNT_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _LONGEST_NAME = 100  # characters, of four bytes each at most: file systems take 255 bytes, suffixes included
+_OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")  # lead to what is open, also to files
+_MOST_COUNT = 1 << 60
+MOST_SEED = (1 << 64) - 1  # that torch takes
 _MAX_SEEDS = 1 << 24  # a longer list is a slip of the pen, and would fill the memory
 
 
@@ -28,9 +31,15 @@ class UserError(ValueError):
 
 def one_line(text: object, most: int = 300) -> str:
     """A text, which may come from anywhere, as one line that no terminal obeys: control characters are escaped."""
-    line = " ".join(str(text).split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    line = harmless(" ".join(str(text).split()))
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def harmless(text: str) -> str:
+    """A text with all but its line ends and tabs as signs that no terminal obeys."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 class IncompleteError(Exception):
@@ -45,15 +54,46 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its extension; afterwards it takes the place of `path` in one step.
 
     Readers see the old file or the new one, never half of one, also after a power cut. When the body raises, the
-    temporary file goes and `path` stays as it was. The body must create the file; the folder must exist.
+    temporary file goes and `path` stays as it was. The body must create the file; the folder must exist. A link stays
+    a link, and what it leads to is replaced; devices and pipes are written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    if _is_device(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / f"content{path.suffix}"
+            yield temporary
+            _write_through(temporary.read_bytes(), path)
+        return
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".{path.stem[:200]}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         yield temporary
         commit_file(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk does not say which
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether there is something that must not be replaced: a device or a pipe, or what is open elsewhere."""
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or str(path).startswith(_OPEN_FILES)
+    return False
+
+
+def _write_through(data: bytes, path: Path) -> None:
+    """Write to a device or pipe; UserError where nobody reads at the other end, and one would wait for ever."""
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise UserError(f"cannot write to {one_line(path)}: {error.strerror}") from None
+    os.set_blocking(number, True)
+    with os.fdopen(number, "wb") as file:
+        file.write(data)
 
 
 def commit_file(temporary: Path, path: Path) -> None:
@@ -143,8 +183,8 @@ def format_seconds(seconds: float) -> str:
 
 def parse_count(text: str) -> int:
     """``"100"``, ``"4Ki"``, ``"2Mi"`` or ``"1Gi"`` to a number; the suffixes are powers of 1024."""
-    match = re.fullmatch(r"([0-9]+)(Ki|Mi|Gi)?", text.strip())
-    if not match:
+    match = re.fullmatch(r"([0-9]{1,18})(Ki|Mi|Gi)?", text.strip())
+    if not match or int(match[1]) * _COUNT_UNITS[match[2] or ""] > _MOST_COUNT:
         raise UserError(f"{text!r} is no count; write a whole number, if need be with Ki, Mi or Gi, as in 4Ki")
     return int(match[1]) * _COUNT_UNITS[match[2] or ""]
 
@@ -152,7 +192,7 @@ def parse_count(text: str) -> int:
 def parse_int_list(text: str) -> list[int]:
     """``"16,8"`` to ``[16, 8]``; an empty text to an empty list."""
     parts = [part.strip() for part in text.split(",")] if text.strip() else []
-    if not all(re.fullmatch(r"[0-9]+", part) for part in parts):
+    if not all(re.fullmatch(r"[0-9]{1,18}", part) for part in parts):
         raise UserError(f"{text!r} is no list of whole numbers; write them with commas, as in 16,8")
     return [int(part) for part in parts]
 
@@ -161,10 +201,12 @@ def parse_seeds(text: str) -> list[int]:
     """``"1,2,5-10"`` to ``[1, 2, 5, 6, 7, 8, 9, 10]``. A seed names one output, so one that comes again is dropped."""
     seeds: dict[int, None] = {}
     for part in text.split(","):
-        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
+        match = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", part.strip())
         if not match:
             raise UserError(f"{text!r} is no list of seeds; write numbers and ranges from 0 up, as in 1,2,5-10")
         first, last = int(match[1]), int(match[2] or match[1])
+        if max(first, last) > MOST_SEED:
+            raise UserError(f"the seed {max(first, last)} is too large; seeds are below 2^64")
         if last < first:
             raise UserError(f"the seed range {part.strip()!r} runs backwards; write {last}-{first}")
         if last - first + len(seeds) >= _MAX_SEEDS:
@@ -182,7 +224,7 @@ def parse_range_selection(text: str | None) -> tuple[int, int] | None:
         return None
     if text.strip() in _NAMED_RANGES:
         return _NAMED_RANGES[text.strip()]
-    match = re.fullmatch(r"([0-9]+)-([0-9]+)", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text.strip())
     if not match:
         raise UserError(f"{text!r} is no range of frame gaps; write mid, long or A-B, as in 3-8")
     low, high = int(match[1]), int(match[2])

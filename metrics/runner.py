@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -84,7 +85,7 @@ class Evaluation:
                 if moments and metric.distance is kernel_distance:
                     raise UserError(f"{name} needs all features of the targets, a reference holds none; leave it out")
                 self.metrics[name] = replace(metric, reference=moments, allow_few=allow_few, bootstrap=bootstrap)
-        self._tools = Tools(torch.device(device), detectors, lpips, _process_map(workers) if workers else map)
+        self._tools = Tools(torch.device(device), detectors, lpips, self._map(workers) if workers else map)
         self._accumulators: dict[str, dict[str, Accumulator]] = {name: {} for name in self.metrics}
         self._indices: set[int] = set()
         self._size: tuple[int, int] | None = None
@@ -134,6 +135,13 @@ class Evaluation:
         results = [metric.compute(self._accumulators[name]) for name, metric in self.metrics.items()]
         detectors = [*self._lpips_infos, *(detector.info for detector in self._tools.detectors.values())]
         return Table(results, sorted(self._indices), self._size, detectors, range_selection, notes)
+
+    def _map(self, workers: int) -> Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]:
+        """`map` over processes, which start anew: a fork would inherit the locks of torch's threads. They end with
+        this object."""
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        weakref.finalize(self, pool.shutdown)
+        return pool.map
 
     def _accumulator(self, name: str, role: str) -> Accumulator:
         by_role = self._accumulators[name]
@@ -203,11 +211,6 @@ def _metric(name: str) -> ImageMetric | FeatureMetric:
     if metric is None:
         raise UserError(f"there is no metric {name!r}; known are {', '.join(METRICS)}")
     return metric
-
-
-def _process_map(workers: int) -> Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]:
-    """`map` over processes, which start anew: a fork would inherit the locks of torch's threads."""
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn")).map
 
 
 def _pictures(images: Images | Iterable[Images], value_range: tuple[float, float] | None) -> Iterator[torch.Tensor]:

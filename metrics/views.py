@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -81,6 +82,20 @@ class Views:
             warped.append(torch.where(seen, moved, image.mean(dim=(1, 2), keepdim=True)).round().to(torch.uint8))
             visible.append(seen[None])
         return replace(self, warped=torch.stack(warped), visible=torch.stack(visible))
+
+    def without_border(self, share: float) -> Views:
+        """The batch without that share of height and width at each side, rounded inwards as Flash3D does."""
+        width, height = self.size
+        left, top = math.ceil(share * width), math.ceil(share * height)
+        right, bottom = math.floor((1 - share) * width), math.floor((1 - share) * height)
+
+        def cut(images: torch.Tensor | None) -> torch.Tensor | None:
+            return None if images is None else images[..., top:bottom, left:right]
+
+        box = left, top, right - left, bottom - top
+        cameras = None if self.cameras is None else [(one.crop(*box), two.crop(*box)) for one, two in self.cameras]
+        names = ("generated", "target", "source", "visible", "warped")
+        return replace(self, cameras=cameras, **{name: cut(getattr(self, name)) for name in names})
 
     def with_homography(self) -> Views:
         """The batch with `warped`: source views at infinite depth, by K_tgt R K_src^-1; holes keep the source's pixels.

@@ -128,7 +128,7 @@ def test_estimate_counts_frames_and_samples(network: str, photo: Path) -> None:
         (["--image", "{dot}"], "is 1x1 pixels"),
         (["--image", "{photo}", "--frames", "0"], "a path of 0 frames shows nothing"),
         (["--image", "{photo}", "--trajectory", "loop"], "there is no camera path 'loop'"),
-        (["--image", "{photo}", "--trajectory", "{text}"], "text.txt: line 1: 3 columns where"),
+        (["--image", "{photo}", "--trajectory", "{text}"], "text.txt: plain matrices do not tell their convention"),
         (["--image", "{photo}", "--samples", "9"], "9 samples need as many seeds; --seeds has 8"),
         (["--image", "{photo}", "--range-selection", "mid"], "--range-selection is for pairs of a data set"),
         (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),

@@ -5,6 +5,7 @@ DataLoaders are never handed to accelerate: this project's `datasets` package wo
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 T = TypeVar("T")
+
+_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # that accelerate looks for
+_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def best_device() -> str:
@@ -87,6 +91,7 @@ def start_processes(device: str | None = None) -> Processes:
 
     Raises UserError where the device is not there.
     """
+    _check_launcher()
     try:
         wanted = torch.device(device or best_device())
     except RuntimeError:
@@ -104,7 +109,31 @@ def start_processes(device: str | None = None) -> Processes:
             raise UserError(f"--device {device} names one GPU for all processes: use --device cuda")
         if wanted.index >= torch.cuda.device_count():
             raise UserError(f"device {device!r} is not available here: there are {torch.cuda.device_count()} GPUs")
+    atexit.register(_leave)
     return Processes(state.process_index, state.num_processes, wanted if alone else state.device, state)
+
+
+def _check_launcher() -> None:
+    """Raise UserError where the environment says that there are others, and not where: torchrun says it all."""
+    if distributed.is_initialized():
+        return
+    sizes = {name: os.environ[name] for name in _SIZES if os.environ.get(name, "1") != "1"}
+    if sizes or "LOCAL_RANK" in os.environ:
+        missing = [name for name in _TORCHRUN if not os.environ.get(name)]
+        wrong = [name for name in (*_SIZES, "RANK", "LOCAL_RANK") if not os.environ.get(name, "0").isdecimal()]
+        if missing or wrong:
+            name = next(iter(sizes), "LOCAL_RANK")
+            raise UserError(
+                f"{name}={os.environ[name]} is set, but not by torchrun ({(wrong or missing)[0]} is missing or no "
+                f"number): start with torchrun, or unset {name}"
+            )
+
+
+def _leave() -> None:
+    """End the threads of the process group where an error left `close` out: one that is still busy when the interpreter
+    is gone ends the process with SIGABRT."""
+    if distributed.is_initialized() and distributed.get_backend() == "gloo":
+        distributed.destroy_process_group()
 
 
 def _rejoin(backend: str) -> None:

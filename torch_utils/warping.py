@@ -15,6 +15,7 @@ Angle = float | torch.Tensor
 _PARTS = 4  # of a pixel along each axis when it moves by its depth: surfaces stay closed up to so many times their size
 _SAME_PLACE = 1e-6  # in the unit of the extrinsics
 _ROUNDING = 2e-6  # relative, of poses in float32 or with six digits
+_EDGE_ROUNDING = 1e-5  # of half the image: a view that has not moved lies within itself up to its edge
 _SAME_SURFACE = 0.05  # relative difference of two depths up to which they belong to one surface
 
 
@@ -67,7 +68,7 @@ def warp_homography(
     u, v, w = (a * x + (b * y + c) for a, b, c in backward.tolist())
     w = w.clamp(min=1e-9)  # what lies behind the camera goes far outside
     grid = torch.stack([u / w, v / w], dim=-1)
-    inside = grid.abs().amax(dim=-1) <= 1
+    inside = grid.abs().amax(dim=-1) <= 1 + _EDGE_ROUNDING
     return F.grid_sample(image[None], grid[None], align_corners=True)[0], inside
 
 

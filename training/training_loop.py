@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+from dnnlib.locks import sole_user
 from dnnlib.text_files import read_json
 from dnnlib.util import UserError, atomic_path, format_bytes, one_line, writable_directory
 from torch_utils.batches import Batch, Pair, collate
@@ -39,6 +40,8 @@ from training.reporting import Reporter, logging_to, sample_sheet
 from training.schedule import learning_rate
 
 Evaluate = Callable[[NVPrecond, str], dict[str, float]]  # an averaged network and a range of frame gaps to metrics
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 _log = logging.getLogger("training")
 _BYTES_PER_PARAMETER = 4 * (1 + 2 + 2)  # of a checkpoint: weights, two moments of Adam, two averages
@@ -172,8 +175,8 @@ def train(
 ) -> None:
     """Train in the run folder `outdir`, going on from its newest checkpoint where it has one.
 
-    SIGTERM and SIGINT end the run after the running step, with a checkpoint. Raises UserError, before anything is
-    computed, where the folder, the disk, the data or an earlier run in the folder stand against it.
+    SIGTERM, SIGINT and SIGHUP end the run after the running step, with a checkpoint. Raises UserError, before anything
+    is computed, where the folder, the disk, the data or an earlier run in the folder stand against it.
 
     Args:
         outdir: on several machines a folder that all of them see.
@@ -182,8 +185,10 @@ def train(
     """
     outdir = Path(outdir)
     trainer = Trainer(config, processes)
-    _prepare_folder(config, outdir, trainer)
-    with logging_to(outdir / "log.txt") if processes.is_main else contextlib.nullcontext():
+    with (
+        _own_folder(config, outdir, trainer),
+        logging_to(outdir / "log.txt") if processes.is_main else contextlib.nullcontext(),
+    ):
         _resume(trainer, outdir)
         with _Reports(config, outdir, trainer, evaluate, sr_model) as reports, _stop_signals() as stop:
             for batch in step_batches(config, trainer):
@@ -326,7 +331,7 @@ def step_batches(config: TrainingConfig, trainer: Trainer) -> Iterator[Batch]:
 
 def _leave_signals_to_parent(_: int) -> None:
     """The parent still needs its data workers to end its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -345,18 +350,25 @@ def training_pairs(config: TrainingConfig) -> Dataset[Pair]:
     return pairs
 
 
-def _prepare_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> None:
-    """Refuse what would go wrong later: an unwritable folder, a full disk, another run's folder."""
+@contextlib.contextmanager
+def _own_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> Iterator[None]:
+    """Keep the folder to this run within the block, and refuse what would go wrong later.
+
+    That is an unwritable folder, a full disk, another run's folder, and one that a run is at work in.
+    """
     problem = ""
-    if trainer.processes.is_main:
-        try:
-            _check_folder(config, writable_directory(outdir), trainer)
-            remove_leftovers(outdir)
-        except UserError as error:
-            problem = str(error)
-    problem = trainer.processes.gather([problem])[0]
-    if problem:
-        raise UserError(problem)
+    with contextlib.ExitStack() as stack:
+        if trainer.processes.is_main:
+            try:
+                stack.enter_context(sole_user(writable_directory(outdir), "training"))
+                _check_folder(config, outdir, trainer)
+                remove_leftovers(outdir)
+            except UserError as error:
+                problem = str(error)
+        problem = trainer.processes.gather([problem])[0]
+        if problem:
+            raise UserError(problem)
+        yield
 
 
 def _check_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> None:
@@ -401,9 +413,10 @@ def _resume(trainer: Trainer, outdir: Path) -> None:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[Event]:
-    """Within the block SIGTERM and SIGINT set the event instead of ending the process."""
+    """Within the block the signals set the event instead of ending the process, but for those that are ignored."""
     stop = Event()
-    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    heard = [number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in heard}
     try:
         yield stop
     finally:

@@ -21,6 +21,7 @@ from dnnlib.imaging import contact_sheet, read_image, save_png
 from dnnlib.util import UserError, writable_directory
 from dnnlib.video import AddFrame, gif_writer, mp4_writer
 from torch_utils.cameras import Camera, View
+from torch_utils.known_pixels import keep_known
 from torch_utils.memory import in_parts
 from torch_utils.warping import same_place, turned_view
 from training.generation import NovelViewSampler
@@ -49,6 +50,7 @@ class PathRenderer:
             at every evaluation of the network another view of the photograph and the key frames so far.
         key_every: every so many frames one becomes a key frame. Each sample has its own.
         batch_size: images at once; changes nothing but speed and memory.
+        known_pixels: what the photograph shows of a view is kept, in key frames too: see `torch_utils.known_pixels`.
     """
 
     sampler: NovelViewSampler
@@ -59,6 +61,7 @@ class PathRenderer:
     key_every: int = 4
     batch_size: int = 4
     fresh_noise: bool = False
+    known_pixels: bool = False
 
     def __post_init__(self) -> None:
         check_frames(len(self.cameras))
@@ -76,12 +79,15 @@ class PathRenderer:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         views = [[self.photograph] for _ in self.seeds]  # of each sample: the photograph, then its key frames
+        cameras = self.square_cameras
         span = len(self) if self.condition == "first" else self.key_every
         for start, stop in pairwise([0, *range(span + 1, len(self), span), len(self)]):
             pools = [seen[-1:] if self.condition == "chain" else seen for seen in views]
-            for images in self._frames(range(start, stop), pools):
+            for camera, images in zip(cameras[start:stop], self._frames(range(start, stop), pools), strict=True):
+                if self.known_pixels:
+                    images = torch.stack([keep_known(image, self.photograph, camera) for image in images])
                 yield images
-            camera = self.square_cameras[stop - 1]
+            camera = cameras[stop - 1]
             views = [
                 [seen[0], *seen[1:][1 - _MOST_KEY_FRAMES :], View(image, camera)]
                 for seen, image in zip(views, images, strict=True)
@@ -200,7 +206,7 @@ class PathFolder:
         details: Mapping[str, Any],
     ) -> None:
         names = [self.frame(number).name for number in range(len(cameras))]
-        settings = {name: getattr(renderer, name) for name in ("condition", "key_every", "fresh_noise")}
+        settings = {name: getattr(renderer, name) for name in ("condition", "key_every", "fresh_noise", "known_pixels")}
         lens = {"name": photograph.name, "fov_deg": photograph.fov_deg, "fov_from": photograph.fov_from}
         extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings, **details}
         write_trajectory(self.folder / "trajectory.json", cameras, names=names, extra=extra)

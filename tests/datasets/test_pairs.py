@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.pairs import FramePair, FrameRange, count_pairs, draw_pair, random_uniform, read_pairs, visit, write_pairs
+from datasets.pairs import (
+    FramePair,
+    FrameRange,
+    count_pairs,
+    draw_pair,
+    random_uniform,
+    read_pairs,
+    visit,
+    write_pair_lines,
+    write_pairs,
+)
 from dnnlib.util import UserError
 from tests.scripts import run_python
 
@@ -99,6 +109,24 @@ def test_evaluation_index_of_pixelsplat(tmp_path: Path) -> None:
         json.dumps({"a": {"context": [3, 60], "target": [10, 20]}, "b": None, "c": {"context": [7], "target": [1]}})
     )
     assert read_pairs(path) == [("a", 3, 10), ("a", 3, 20), ("c", 7, 1)]
+
+
+def test_every_form_of_a_list(tmp_path: Path) -> None:
+    pairs = [FramePair("a", 3, 10), FramePair("b", 7, 1)]
+    write_pair_lines(tmp_path / "lines.jsonl", dict(enumerate(pairs)), {"psnr": {0: 20.5, 1: float("inf")}})
+    rows = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"seed": 0, "clip": "a", "source": 3, "target": 10, "psnr": 20.5},
+        {"seed": 1, "clip": "b", "source": 7, "target": 1, "psnr": None},
+    ]
+    images = [{"clip": clip, "source_index": source, "target_index": target} for clip, source, target in pairs]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"options": {}, "images": images}))
+    (tmp_path / "rows.txt").write_text("a 3 10 10 10\r\nb 7 1\n\n")
+    write_pair_lines(tmp_path / "one.jsonl", {0: pairs[0]})
+    assert read_pairs(tmp_path / "one.jsonl") == pairs[:1]
+    for form in ("lines.jsonl", "run", "run/run.json", "rows.txt"):
+        assert read_pairs(tmp_path / form) == pairs
 
 
 @pytest.mark.parametrize(

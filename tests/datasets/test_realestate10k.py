@@ -132,6 +132,16 @@ def test_bad_pair_lists(
         RealEstate10K(tree, "test", range_selection, pairs=[FramePair(*pair) for pair in pairs])
 
 
+def test_listed_pairs_that_are_not_here_are_counted(tree: Path) -> None:
+    here = FramePair("test-00002", 1, 7)
+    data = RealEstate10K(tree, "test", pairs=[FramePair("nowhere", 0, 1), here, FramePair("test-00000", 0, 12)])
+    assert list(map(data.choose, range(len(data)))) == [here]
+    assert "5 clips, 1 listed pairs; skipped 2: 1 listed pairs of clips that are not here (such as" in data.summary()
+    drawn = RealEstate10K(tree, "test")
+    assert drawn.with_pairs([here]).choose(0) == here
+    assert (len(drawn), drawn.summary()) == (5, "5 clips")  # as it was
+
+
 def test_cameras_without_the_subfolder_and_other_image_formats(own_tree: Path, tree: Path) -> None:
     reference = RealEstate10K(tree, "test")
     for file in (own_tree / "RealEstate10K/test").iterdir():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -246,3 +249,37 @@ def test_import_is_light() -> None:
     heavy = {"torch", "numpy", "PIL", "requests", "tqdm", "scipy"}
     result = run_python("-c", "import sys, dnnlib.cli; print(*{name.split('.')[0] for name in sys.modules})")
     assert not heavy & set(result.stdout.split())
+
+
+_COMMAND = "import click; from dnnlib.cli import Command; from dnnlib.util import UserError\n"
+
+
+@pytest.mark.parametrize("closed", [(2,), (1,), (0, 1, 2)])
+def test_closed_streams_are_no_fault(closed: tuple[int, ...]) -> None:
+    code = _COMMAND + "@click.command(cls=Command)\ndef main(): raise UserError('wrong')\nmain()"
+    redirections = " ".join(f"{number}>&-" if number else "0<&-" for number in closed)
+    result = subprocess.run(
+        f'exec {sys.executable} -c "$CODE" {redirections}', shell=True, cwd=ROOT, env={**os.environ, "CODE": code}
+    )
+    assert result.returncode == 2
+
+
+def test_escape_sequences_of_names_reach_no_terminal() -> None:
+    code = (
+        "import logging\n" + _COMMAND + "@click.command(cls=Command)\ndef main():\n"
+        "    logging.warning('%s is bad', 'a\\x1b]0;pwned\\x07.png')\n    raise UserError('no \\x9b31m.png')\nmain()"
+    )
+    result = run_python("-c", code)
+    assert result.returncode == 2
+    assert "a\\x1b]0;pwned\\x07.png" in result.stderr
+    assert "\\x9b31m" in result.stderr
+    assert all(c.isprintable() or c == "\n" for c in result.stderr)
+
+
+def test_under_torchrun_the_first_process_speaks_first() -> None:
+    code = (
+        "import time, dnnlib.cli as cli; cli._OTHERS_WAIT_S = 0.2; start = time.monotonic()\n"
+        "try: cli._fail('wrong')\nexcept SystemExit: print(time.monotonic() - start)"
+    )
+    waits = [float(run_python("-c", code, RANK=str(rank)).stdout) for rank in (0, 1)]
+    assert waits[0] < 0.2 <= waits[1]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,10 @@ from dnnlib.util import (
     atomic_path,
     format_bytes,
     format_seconds,
+    harmless,
+    one_line,
     parse_count,
+    parse_int_list,
     parse_range_selection,
     parse_seeds,
     writable_directory,
@@ -170,3 +177,49 @@ def test_no_text_gets_anything_but_a_value_or_one_line(text: str, parse: object)
     except UserError as error:
         message = str(error)
     assert len(message.splitlines()) <= 1
+
+
+def test_atomic_path_leaves_links_and_pipes_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "target.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("target.txt")
+    with atomic_path(tmp_path / "link.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "target.txt").read_text() == "new"
+
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="cannot write to"), atomic_path(tmp_path / "pipe") as temporary:
+        temporary.write_text("nobody reads")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with atomic_path(tmp_path / "pipe") as temporary:
+        temporary.write_text("read")
+    assert os.read(reader, 100) == b"read"
+    os.close(reader)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.txt", "pipe", "target.txt"]
+
+
+def test_a_full_disk_says_where(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.txt'"), atomic_path(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("text", ["18446744073709551616", "0-18446744073709551616", "9" * 5000])
+def test_seeds_of_more_than_64_bits_are_refused(text: str) -> None:
+    assert parse_seeds("18446744073709551615") == [2**64 - 1]
+    with pytest.raises(UserError, match="seed"):
+        parse_seeds(text)
+
+
+@pytest.mark.parametrize("parse", [parse_count, parse_int_list, parse_seeds, parse_range_selection])
+def test_numbers_of_thousands_of_digits_are_refused(parse: Callable) -> None:
+    for text in ("9" * 5000, "1-" + "9" * 5000, "9" * 5000 + "Ki"):
+        with pytest.raises(UserError):
+            parse(text)
+
+
+def test_one_line_is_obeyed_by_no_terminal() -> None:
+    assert one_line("a\n\x1b]0;pwned\x07 \x9b31m é \u202e") == r"a \x1b]0;pwned\x07 \x9b31m é \u202e"
+    assert one_line("x" * 1000, 10) == "xxxxxxxxx…"
+    assert harmless("a\tb\n") == "a\tb\n"
+    assert one_line(b"\xff".decode(errors="surrogateescape")) == r"\udcff"

@@ -66,3 +66,24 @@ def test_alone() -> None:
 def test_devices_that_are_not_there(device: str) -> None:
     with pytest.raises(UserError, match=r"unknown device|not available here"):
         start_processes(device)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"WORLD_SIZE": "2"},
+        {"PMI_SIZE": "2"},
+        {"OMPI_COMM_WORLD_SIZE": "4"},
+        {"LOCAL_RANK": "0"},
+        {"WORLD_SIZE": "many"},
+        {"WORLD_SIZE": "2", "RANK": "x", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
+    ],
+)
+def test_what_another_launcher_has_set_is_one_line(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"=\w+ is set, but not by torchrun") as caught:
+        start_processes("cpu")
+    assert next(iter(environment)) in str(caught.value)

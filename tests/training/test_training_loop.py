@@ -105,7 +105,7 @@ def test_goes_on_with_another_number_of_processes(data: Path, whole: Path, tmp_p
     assert relative_difference(final_tensors(tmp_path), final_tensors(whole)) < WEIGHT_TOLERANCE
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     data: Path, whole: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -339,3 +339,21 @@ def test_snapshots_carry_the_typical_depth_of_the_clips(
     assert found == [6.5] * 4
     (pairs,) = seen  # measured once, at the size that the frames are stored in
     assert pairs.resolution is None
+
+
+def test_a_second_run_in_the_folder_of_a_running_one_is_refused(data: Path, tmp_path: Path) -> None:
+    config = tiny_config(data, duration=1 << 20, workers=1, snapshot=None)
+    (tmp_path / "run").mkdir()
+    first = Run(tmp_path / "run", config)
+    try:
+        wait_for(lambda: bool(state_names(tmp_path / "run")))
+        leftover = tmp_path / "run" / ".training-state-0000999.000.0.tmp.pt"
+        leftover.write_bytes(b"what the first is writing")
+        second = Run(tmp_path / "run", config)
+        assert second.wait() == [1]
+        assert "another training is at work in" in second.errors()
+        assert leftover.exists()
+        os.kill(first.processes[0].pid, signal.SIGHUP)
+        assert first.wait() == [0]
+    finally:
+        first.wait(0)

@@ -22,6 +22,7 @@ from datasets.user_image import Photograph
 from dnnlib import UserError
 from tests.golden import tiny_network
 from torch_utils.cameras import Camera, View
+from torch_utils.known_pixels import keep_known
 from training.generation import NovelViewSampler
 from training.guidance import view_denoiser
 from training.precond import NVPrecond
@@ -260,3 +261,19 @@ def test_nonsense_is_refused(options: dict, sampler: NovelViewSampler, photograp
     arguments: dict[str, Sequence] = {"cameras": [photograph.view.camera], **options}
     with pytest.raises(UserError):
         PathRenderer(sampler, photograph.view, **arguments)
+
+
+@pytest.mark.parametrize("condition", ["first", "chain"])
+def test_known_pixels_are_kept_in_frames_and_key_frames(
+    sampler: NovelViewSampler, photograph: Photograph, condition: str
+) -> None:
+    """The camera turns, then leaves its place: what follows is drawn from the view that was kept."""
+    view = photograph.view
+    turned, moved = Move(pan_deg=9).camera(view.camera), Move(pan_deg=9, forward=0.3).camera(view.camera)
+    how = {"condition": condition, "key_every": 1}
+    plain = PathRenderer(sampler, view, [view.camera, turned, moved], **how)
+    kept = images(replace(plain, known_pixels=True))[:, 0]
+    square = turned.crop_center().resize(RESOLUTION)
+    assert torch.equal(kept[1], keep_known(images(plain)[1, 0], view, square))
+    source = view if condition == "first" else View(kept[1], square)
+    assert close(kept[2], sampler([source], [moved], [0])[0])

@@ -1,0 +1,276 @@
+// The page: what is on it, what is asked of the server, and what survives when it is loaded again.
+
+import {START, fromNumbers, moveTo, moved} from "./camera.mjs";
+import {KeyFrames} from "./keyframes.mjs";
+import {Results} from "./results.mjs";
+import {Server} from "./server.mjs";
+import {Stage} from "./stage.mjs";
+
+const $ = id => document.getElementById(id);
+const AXES = [["pan_deg", "Pan °", -45, 45], ["tilt_deg", "Tilt °", -45, 45], ["roll_deg", "Roll °", -45, 45],
+              ["right", "Right", -2, 2], ["up", "Up", -2, 2], ["forward", "Forward", -2, 2], ["zoom", "Zoom", 0.5, 3]];
+const FILE = "from a file";
+const KEPT = ["fov", "scale", "seed", "samples", "condition", "name", "frames", "amount", "keycount"]; // over a reload
+const FOLDED = ["numbers", "paths", "keyframes", "more"];
+const FRAME_MS = 1000 / 12;
+
+const memory = JSON.parse(sessionStorage.getItem("visit") ?? "{}");
+const server = new Server(memory.visit);
+const state = {photograph: null, move: {...START}, followed: null, asked: 0};
+const number = id => $(id).value === "" ? undefined : Number($(id).value);
+const fov = () => number("fov") || state.followed?.fov || state.photograph?.fov || 58;
+const scale = () => number("scale") || 1;
+const moveCamera = () => moved(state.move, fov(), scale());
+
+const stage = new Stage({fov, scale, move: () => state.move, change, settle: show});
+const results = new Results(server, (address, camera) => { stage.look(camera); return stage.showView(address, camera); });
+const keyframes = new KeyFrames({move: () => ({...state.move}), go: move => { change(move); show(); }, changed: remember});
+
+function say(text, error = false) { $("message").textContent = text; $("message").className = error ? "error" : ""; }
+const attempt = action => async (...values) => {
+  try { await action(...values); } catch (error) { say(error.message, true); }
+};
+
+function remember() {
+  if (!state.photograph) return;
+  Object.assign(memory, {visit: server.visit, photograph: state.photograph.photograph, move: state.move,
+    result: results?.result && {name: results.result, cameras: results.cameras}, keys: keyframes?.keys ?? [],
+    values: Object.fromEntries(KEPT.map(id => [id, $(id).value])), open: FOLDED.filter(id => $(id).open)});
+  sessionStorage.setItem("visit", JSON.stringify(memory));
+}
+
+// The photograph
+
+const open = attempt(async file => {
+  if (!file) return;
+  say("Reading the photograph …");
+  await halt();
+  const photograph = await server.upload(file);
+  begin(photograph);
+  for (const id of ["fov"]) $(id).value = "";
+  say("Drag in the picture to look around.");
+});
+
+// Everything on the page is that photograph's.
+function begin(photograph) {
+  Object.assign(state, {photograph, followed: null});
+  document.body.classList.remove("empty");
+  results.clear();
+  keyframes.clear();
+  stage.open(server.file(photograph.photograph, "photograph.jpg"), photograph.width, photograph.height);
+  $("compare").value = 0;
+  stage.compare(0);
+  lens();
+  setMove({...START});
+  remember();
+}
+function lens() {
+  const {fov, fov_from} = state.followed ?? state.photograph;
+  $("fov").placeholder = Number(fov.toFixed(1));
+  $("lens").textContent = `Field of view in degrees, of the shorter side; from ${{default: "nothing: a guess", path: "the path"}[fov_from] ?? fov_from}.`;
+}
+
+// The camera
+
+for (const [name, title, low, high] of AXES) { // a slider and a number each, always equal
+  const row = document.createElement("div"), label = document.createElement("label");
+  row.className = "row";
+  label.textContent = title;
+  label.htmlFor = name;
+  const [slider, field] = ["range", "number"].map(type => Object.assign(document.createElement("input"), {type, step: "any"}));
+  Object.assign(slider, {min: low, max: high, step: 0.05, value: START[name], id: `${name}_slider`});
+  Object.assign(field, {id: name, value: START[name]});
+  slider.setAttribute("aria-label", title);
+  const set = input => change({...state.move, [name]: input.value === "" ? START[name] : Number(input.value)}, input);
+  slider.oninput = () => set(slider);
+  field.oninput = () => { if (!(name === "zoom" && !(Number(field.value) > 0))) set(field); };
+  slider.onchange = field.onchange = () => show();
+  row.append(label, slider, field);
+  $("move").append(row);
+}
+
+function setMove(move, source) {
+  state.move = move;
+  for (const [name] of AXES) {
+    const shown = Number(move[name].toFixed(3));
+    for (const input of [$(name), $(`${name}_slider`)]) if (input !== source) input.value = shown;
+  }
+  stage.look(moveCamera());
+}
+
+// The camera moves: what is known is seen at once, a draft of the rest as soon as it is there.
+function change(move, source) {
+  if (!state.photograph) return;
+  results.stop();
+  stopSketch();
+  setMove(move, source);
+  draft();
+}
+
+const base = () => ({photograph: state.photograph.photograph, fov: number("fov"), seed: number("seed") ?? 0, scene_scale: scale()});
+let drafting = false, wantsDraft = false;
+async function draft() {
+  wantsDraft = true;
+  if (drafting) return;
+  drafting = true;
+  try {
+    while (wantsDraft) {
+      wantsDraft = false;
+      const camera = moveCamera(), asked = ++state.asked;
+      const result = await server.render({...base(), move: state.move, preview: true});
+      const frame = await new Promise(resolve => server.listen(result, () => null, event => {
+        if (event.frame) resolve(event.frame);
+        if (event.error) say(event.error, true);
+        if (event.error || event.cancelled) resolve(null);
+      }));
+      if (frame && asked === state.asked) await stage.showView(server.file(result, frame), camera, "draft");
+    }
+  } catch (error) { say(error.message, true); }
+  drafting = false;
+}
+
+// Rendering
+
+let deaf = null; // stops listening to what is being rendered
+async function halt() {
+  wantsDraft = false;
+  state.asked++;
+  stopSketch();
+  deaf?.();
+  deaf = null;
+  $("busy").className = "idle";
+}
+
+const render = attempt(async (wish, cameras) => {
+  await halt();
+  const asked = state.asked;
+  const request = {...base(), samples: number("samples") ?? 1, condition: $("condition").value, ...wish};
+  if (!cameras) cameras = await plan(request);
+  if (asked !== state.asked) return;
+  const result = await server.render(request);
+  if (asked === state.asked) hear(result, cameras);
+});
+
+// Where the cameras of a request will stand, and the lens that its file tells.
+async function plan(request) {
+  const planned = await server.plan(request);
+  state.followed = planned.fov_from === "path" ? planned : null;
+  lens();
+  return planned.cameras.map(fromNumbers);
+}
+
+function hear(result, cameras) {
+  deaf = server.listen(result, () => {
+    results.begin(result, cameras);
+    remember();
+    busy({progress: 0});
+  }, event => {
+    if (event.place) busy({place: event.place});
+    if ("progress" in event) busy(event);
+    if (event.frame) results.add(event);
+    if (event.error) say(event.error, true);
+    if (event.cancelled) say(results.frames.length ? "Cancelled; what was made is here." : "Cancelled.");
+    if (event.done) say(event.done.report ? `Done; ${event.done.report}.` : "Done.");
+    if (event.done || event.cancelled) results.finish(event.done ?? {});
+    if (event.done || event.error || event.cancelled) $("busy").className = "idle";
+  });
+}
+function busy({place, progress = 0, seconds_left}) {
+  $("busy").className = "";
+  $("progress").value = progress;
+  $("left").textContent = place ? `waiting, place ${place} in the queue` : seconds_left === undefined ? "" : `${time(seconds_left)} left`;
+  say(place ? "Somebody else's picture is being made." : "Making it …");
+}
+const time = seconds => seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`;
+
+function show() {
+  if (!state.photograph) return;
+  results.stop();
+  render({move: state.move}, [moveCamera()]);
+}
+
+// Paths
+
+let sketching = null;
+function stopSketch() { clearInterval(sketching); sketching = null; }
+const sketch = attempt(async wish => {
+  await halt();
+  results.clear();
+  stage.hideView();
+  const cameras = await plan({...base(), ...wish});
+  let k = 0;
+  say("This is what the photograph knows of the path.");
+  sketching = setInterval(() => {
+    stage.look(cameras[k]);
+    if (++k >= cameras.length) { stopSketch(); setTimeout(() => { if (!sketching && !results.result) stage.look(moveCamera()); }, 600); }
+  }, FRAME_MS);
+});
+
+async function wantedPath() {
+  const file = $("pathfile").files[0], name = $("name").value, frames = number("frames");
+  if (name !== FILE) return {path: name, frames, amount: number("amount")};
+  if (!file) throw new Error("Choose the file of a path first.");
+  return {file: {name: file.name, text: await file.text(), convention: $("convention").value, pose: $("pose").value}, frames};
+}
+$("follow").onclick = attempt(async () => render(await wantedPath()));
+$("sketch").onclick = attempt(async () => sketch(await wantedPath()));
+$("renderkeys").onclick = () => render(keyframes.request);
+$("sketchkeys").onclick = () => sketch(keyframes.request);
+
+function choosePath() {
+  const path = paths[$("name").value];
+  for (const element of document.querySelectorAll(".named")) element.hidden = !path;
+  for (const element of document.querySelectorAll(".filed")) element.hidden = Boolean(path);
+  if (!path) { $("frames").value = ""; return; }
+  $("frames").value ||= 12;
+  $("amount").value = path.amount;
+  $("unit").textContent = `The amount is in ${path.unit}.`;
+}
+$("name").onchange = choosePath;
+
+// Everything else on the page
+
+$("show").onclick = show;
+$("reset").onclick = () => { change({...START}); show(); };
+$("cancel").onclick = attempt(() => server.cancel(results.result));
+$("compare").oninput = () => stage.compare(Number($("compare").value));
+for (const id of ["fov", "scale", "seed", "samples"]) $(id).addEventListener("change", () => { change(state.move); show(); });
+document.addEventListener("change", remember);
+document.addEventListener("toggle", remember, true);
+
+// After a path one goes on from the frame that is seen.
+$("stage").addEventListener("pointerdown", () => {
+  results.stop();
+  if (results.frames.length > 1) setMove(moveTo(results.camera, fov(), scale()));
+}, true);
+
+$("drop").onclick = $("another").onclick = () => $("file").click();
+$("file").onchange = () => { open($("file").files[0]); $("file").value = ""; };
+let inside = 0; // enter and leave come for every element that is crossed
+const over = on => document.body.classList.toggle("over", on);
+document.addEventListener("dragenter", event => { event.preventDefault(); inside++; over(true); });
+document.addEventListener("dragleave", () => { if (--inside <= 0) over(false); });
+document.addEventListener("dragover", event => event.preventDefault());
+document.addEventListener("drop", event => {
+  event.preventDefault();
+  inside = 0;
+  over(false);
+  open(event.dataTransfer.files[0]);
+});
+document.addEventListener("paste", event => open(event.clipboardData.files[0]));
+
+let paths = {};
+const restore = attempt(async () => {
+  paths = await server.ask("paths");
+  for (const name of [...Object.keys(paths), FILE]) $("name").append(new Option(name));
+  choosePath();
+  if (!memory.photograph) return;
+  const {photograph, move, result, keys, values, open} = structuredClone(memory);
+  begin(await server.photograph(photograph));
+  for (const [id, value] of Object.entries(values)) { $(id).value = value; if (id === "name") choosePath(); }
+  for (const id of FOLDED) $(id).open = open.includes(id);
+  keyframes.restore(keys);
+  setMove(move);
+  if (result) hear(result.name, result.cameras);
+});
+restore();

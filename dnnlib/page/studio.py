@@ -1,0 +1,237 @@
+"""What visitors bring to the page and what they get: photographs and renderings, in folders of each visitor's own."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from dnnlib.page.jobs import Event, Job, Send, Worker
+from dnnlib.util import UserError, atomic_path
+
+_MOST = {"photographs": 8, "results": 16, "previews": 4}  # that are kept for each visitor; the oldest go
+_MOST_VISITORS = 32
+_FORGOTTEN_S = 3600.0  # silence after which a visitor makes room for another
+_CHUNK = 1 << 20
+_GONE = "the photograph is gone: drop it on the page again"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A photograph that a visitor brought: its name there, for the eye, and its file, named by the server."""
+
+    name: str
+    file: Path
+
+    @property
+    def title(self) -> str:
+        """The name without its extension, by which what is made of the photograph is called."""
+        return Path(self.name).stem
+
+
+class Renderer(Protocol):
+    """What the page shows. Its methods raise UserError for what the visitor can put right."""
+
+    @property
+    def paths(self) -> Mapping[str, Mapping[str, Any]]:
+        """The names of camera paths, each with how far it goes, `amount`, and in which `unit`."""
+
+    def open(self, upload: Upload) -> dict[str, Any]:
+        """Put what the page shows of a photograph, `photograph.jpg`, beside it; what to say of it."""
+
+    def plan(self, upload: Upload, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The cameras of a request, before anything is rendered."""
+
+    def render(self, upload: Upload, request: Mapping[str, Any], folder: Path, send: Send) -> dict[str, Any]:
+        """Put pictures into an empty folder and send news of them; what to say at the end."""
+
+
+@dataclass
+class _Result:
+    """What a request led to: its job, and the folder with its pictures."""
+
+    job: Job
+    folder: Path
+    upload: Upload
+
+
+@dataclass
+class Visit:
+    """One visitor, that is one tab of a browser."""
+
+    folder: Path
+    photographs: dict[str, tuple[Upload, dict[str, Any]]] = field(default_factory=dict)
+    results: dict[str, _Result] = field(default_factory=dict)
+    previews: dict[str, _Result] = field(default_factory=dict)
+    seen: float = field(default_factory=time.monotonic)
+
+    def result(self, name: str) -> _Result:
+        found = self.results.get(name) or self.previews.get(name)
+        if found is None:
+            raise UserError("this result is gone: ask for it again")
+        return found
+
+    def title(self, number: str) -> str:
+        """The title of the photograph with this number, or of that of the result with this number."""
+        if number in self.photographs:
+            return self.photographs[number][0].title
+        return self.result(number).upload.title
+
+    @property
+    def busy(self) -> bool:
+        return any(not result.job.ended for result in (*self.results.values(), *self.previews.values()))
+
+
+class Studio:
+    """Visitors and the one thread that works for them. It lives within ``with studio:``.
+
+    Args:
+        folder: for photographs and results; the caller's to remove.
+        renderer: makes the pictures. It opens one photograph at a time, and renders one request at a time.
+        grace_s: how long a rendering goes on when nobody listens.
+    """
+
+    def __init__(self, folder: Path, renderer: Renderer, grace_s: float = 30.0) -> None:
+        self.folder = folder
+        self.renderer = renderer
+        self._worker = Worker(grace_s)
+        self._visits: dict[str, Visit] = {}
+        self._lock = threading.RLock()  # guards the visits
+
+    def __enter__(self) -> Studio:
+        self._worker.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._worker.__exit__(*error)
+
+    def new_visit(self) -> str:
+        """The name of a new visitor. Only those that were silent for an hour make room."""
+        with self._lock:
+            for name, visit in list(self._visits.items()):
+                if len(self._visits) < _MOST_VISITORS:
+                    break
+                if time.monotonic() - visit.seen > _FORGOTTEN_S and not visit.busy:
+                    shutil.rmtree(self._visits.pop(name).folder, ignore_errors=True)
+            if len(self._visits) >= _MOST_VISITORS:
+                raise UserError(f"{_MOST_VISITORS} others use this page: try again later")
+            name = _new_name()
+            self._visits[name] = Visit(_new_folder(self.folder, name))
+            return name
+
+    def visit(self, name: str) -> Visit | None:
+        """A visitor by name; None where it is not known, or no longer."""
+        with self._lock:
+            visit = self._visits.get(name)
+            if visit is not None:
+                visit.seen = time.monotonic()
+            return visit
+
+    def add_photograph(self, visit: Visit, name: str, content: BinaryIO) -> dict[str, Any]:
+        """Keep an uploaded photograph: what to say of it, and the `photograph` that names it in a request."""
+        number = _new_name()
+        folder = _new_folder(visit.folder, number)
+        upload = Upload(_printable(name), folder / "original")
+        try:
+            with upload.file.open("wb") as file:
+                while chunk := content.read(_CHUNK):
+                    file.write(chunk)
+            facts = {"photograph": number, "name": upload.name, **self.renderer.open(upload)}
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, UserError):
+                raise self._without_paths(error, upload) from None
+            raise
+        with self._lock:
+            visit.photographs[number] = upload, facts
+            for old in list(visit.photographs)[: -_MOST["photographs"]]:
+                shutil.rmtree(visit.photographs.pop(old)[0].file.parent, ignore_errors=True)
+        return facts
+
+    def photograph(self, visit: Visit, number: object) -> tuple[Upload, dict[str, Any]]:
+        """A visitor's photograph and what was said of it. Raises UserError where it is gone."""
+        found = visit.photographs.get(number) if isinstance(number, str) else None
+        if found is None:
+            raise UserError(_GONE)
+        return found
+
+    def plan(self, visit: Visit, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The cameras of a request."""
+        upload, _ = self.photograph(visit, request.get("photograph"))
+        return self._said(upload, lambda: self.renderer.plan(upload, request))
+
+    def render(self, visit: Visit, request: Mapping[str, Any]) -> str:
+        """Begin to render; the name of the result. What else the visitor asked for and is not done yet is cancelled."""
+        upload, _ = self.photograph(visit, request.get("photograph"))
+        kind = "previews" if request.get("preview") else "results"
+        results: dict[str, _Result] = getattr(visit, kind)
+        number = _new_name()
+        folder = _new_folder(visit.folder, number)
+
+        def work(send: Send) -> Event:
+            return self._said(upload, lambda: self.renderer.render(upload, request, folder, send))
+
+        with self._lock:
+            for other in (*visit.results.values(), *visit.previews.values()):
+                self._worker.cancel(other.job)
+            results[number] = _Result(self._worker.submit(work), folder, upload)
+            ended = [name for name, result in results.items() if result.job.ended]
+            for name in ended[: max(len(results) - _MOST[kind], 0)]:
+                shutil.rmtree(results.pop(name).folder, ignore_errors=True)
+        return number
+
+    def cancel(self, visit: Visit, number: str) -> None:
+        """End a rendering; what it has made stays."""
+        self._worker.cancel(visit.result(number).job)
+
+    def archive(self, visit: Visit, number: str) -> Path:
+        """A ZIP file of all that a finished rendering made, in a folder named after the photograph."""
+        result = visit.result(number)
+        if not result.job.ended:
+            raise UserError("it is not finished: wait, or cancel it")
+        target = result.folder / "all.zip"
+        if not target.exists():
+            with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+                for file in sorted(result.folder.glob("[a-z]*")):
+                    if file.is_file():
+                        archive.write(file, f"{result.upload.title}/{file.name}")
+        return target
+
+    def _said(self, upload: Upload, function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The function's value; what is said of errors names no file of the server."""
+        try:
+            return function()
+        except FileNotFoundError:
+            raise UserError(_GONE) from None
+        except UserError as error:
+            raise self._without_paths(error, upload) from None
+
+    def _without_paths(self, error: UserError, upload: Upload) -> UserError:
+        """The error with the visitor's names for the files of the server."""
+        text = str(error).replace(str(upload.file), upload.name)
+        return UserError(re.sub(rf"{re.escape(str(self.folder))}/([\w.-]+/)*", "", text))
+
+
+def _printable(name: str) -> str:
+    """The last part of a file's name, harmless in a terminal, a file system and a ZIP archive."""
+    last = re.split(r"[/\\]", name)[-1]
+    kept = "".join(letter if letter.isprintable() and letter not in '<>:"|?*' else "_" for letter in last)
+    return kept.strip(". ")[:100] or "photograph"
+
+
+def _new_name() -> str:
+    """A name that nobody can guess, and that is never given twice."""
+    return secrets.token_hex(12)
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir(parents=True)
+    return folder

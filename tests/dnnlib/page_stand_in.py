@@ -1,0 +1,62 @@
+"""A stand-in for the networks behind the page."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dnnlib import UserError
+from dnnlib.page import Send, Studio, Upload, create_app
+
+TOKEN = "word-of-this-run"
+
+
+class StandIn:
+    """Photographs are any bytes but `broken` and `crash`; a request says how its rendering ends."""
+
+    paths: Mapping[str, Mapping[str, Any]] = {
+        "pan": {"amount": 15, "unit": "degrees"},
+        "dolly": {"amount": 1, "unit": "units"},
+    }
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    def open(self, upload: Upload) -> dict[str, Any]:
+        content = upload.file.read_bytes()
+        if content == b"broken":
+            raise UserError(f"{upload.file} is not a whole image")
+        if content == b"crash":
+            raise RuntimeError("secret")
+        upload.file.with_name("photograph.jpg").write_bytes(content)
+        return {"fov": 58.0}
+
+    def plan(self, upload: Upload, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"cameras": [[1.0] * 16] * request["frames"]}
+
+    def render(self, upload: Upload, request: Mapping[str, Any], folder: Path, send: Send) -> dict[str, Any]:
+        if request.get("frames") == 0:
+            raise UserError(f"{folder}/path.txt: 0 frames")
+        if "crash" in request:
+            raise RuntimeError("secret")
+        send({"progress": 0.5})
+        while request.get("wait") and not self.go_on.wait(0.01):
+            send({"progress": 0.5})
+        (folder / "frame.png").write_bytes(upload.file.read_bytes())
+        send({"frame": "frame.png"})
+        return {"files": []}
+
+
+@contextmanager
+def client(folder: Path, hosts: list[str] | None = None, **options: Any) -> Iterator[tuple[Any, Studio]]:
+    """The page's test client, and what is behind it."""
+    renderer = StandIn()
+    studio = Studio(folder, renderer, **options)
+    with studio:
+        try:
+            yield create_app(studio, TOKEN, hosts).test_client(), studio
+        finally:
+            renderer.go_on.set()

@@ -1,0 +1,71 @@
+"""The page's JavaScript: whole, and free of what its own security policy would refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import dnnlib.page
+from datasets.trajectories import Move
+from torch_utils.cameras import Camera
+
+STATIC = Path(dnnlib.page.__file__).with_name("static")
+MODULES = sorted(STATIC.glob("*.mjs"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.name)
+def test_a_module_parses_and_does_nothing_that_the_policy_forbids(module: Path) -> None:
+    text = module.read_text()
+    assert len(text.splitlines()) <= 400
+    for word in ("eval(", "new Function", "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "var "):
+        assert word not in text
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs node")
+    result = subprocess.run([node, "--check", str(module)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_element_that_is_asked_for_is_on_the_page() -> None:
+    html = (STATIC / "page.html").read_text()
+    made = set(re.findall(r'\bid="(\w+)"', html))
+    asked = {name for module in MODULES for name in re.findall(r'\$\("(\w+)"\)', module.read_text())}
+    assert asked <= made | set(vars_of_moves())
+
+
+def vars_of_moves() -> tuple[str, ...]:
+    """Their fields are made by the script."""
+    return tuple(vars(Move()))
+
+
+def test_the_camera_of_the_script_is_that_of_the_library(tmp_path: Path) -> None:
+    """moved, moveTo and homography, against cameras of `Move`; in a browser tests/view_images compares again."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs node")
+    move = {"pan_deg": 21, "tilt_deg": -13, "roll_deg": 8, "right": 0.4, "up": -0.3, "forward": 0.9, "zoom": 1.3}
+    program = f"""
+import {{START, homography, moved, moveTo}} from "{STATIC.as_uri()}/camera.mjs";
+const move = {json.dumps(move)}, start = moved(START, 58, 2), camera = moved(move, 58, 2);
+const back = moveTo(camera, 58, 2), matrix = homography(start, camera);
+console.log(JSON.stringify([camera.rotation, camera.translation, camera.fx, back, matrix]));
+"""
+    result = subprocess.run([node, "--input-type=module", "-e", program], capture_output=True, text=True, check=True)
+    rotation, translation, focal, back, matrix = json.loads(result.stdout)
+    photograph = Camera.from_fov(58, 1, 1)
+    camera = Move(**move).camera(photograph, 2)
+    close = dict(atol=1e-12, rtol=0)
+    assert torch.allclose(torch.tensor(rotation, dtype=torch.float64), camera.rotation.flatten(), **close)
+    assert torch.allclose(torch.tensor(translation, dtype=torch.float64) * 3.5, camera.translation, **close)
+    assert focal == pytest.approx(float(camera.intrinsics[0, 0]), abs=1e-6)
+    assert back == pytest.approx(move)
+    pixels = torch.tensor([[0.1, 0.2], [0.9, 0.5], [0.4, 0.8]], dtype=torch.float64)
+    points = photograph.unproject(pixels, torch.full((3,), 3.5))
+    seen = torch.tensor(matrix, dtype=torch.float64).reshape(3, 3) @ torch.cat([pixels, torch.ones(3, 1)], dim=1).mT
+    assert torch.allclose((seen[:2] / seen[2]).mT, camera.project(points)[0], atol=1e-6)

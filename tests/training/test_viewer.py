@@ -1,0 +1,175 @@
+"""What the page asks for, and what may stand in its requests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.trajectories import Move
+from dnnlib import UserError, imaging
+from dnnlib.page import Upload
+from metrics.neighbours import NeighbourReport
+from tests.golden import tiny_network
+from torch_utils.cameras import Camera
+from training import viewer
+from training.generation import NovelViewSampler
+from training.viewer import PageRenderer
+
+
+@pytest.fixture(scope="module")
+def sampler() -> NovelViewSampler:
+    return NovelViewSampler(tiny_network(), sampler_kwargs={"num_steps": 2})
+
+
+@pytest.fixture
+def renderer(sampler: NovelViewSampler) -> PageRenderer:
+    return PageRenderer(sampler, NeighbourReport)
+
+
+@pytest.fixture
+def upload(tmp_path: Path) -> Upload:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    (tmp_path / "photo.png").rename(tmp_path / "original")
+    return Upload("my photo.png", tmp_path / "original")
+
+
+def render(renderer: PageRenderer, upload: Upload, folder: Path, **request: Any) -> tuple[list[Mapping], dict]:
+    folder.mkdir(exist_ok=True)
+    news: list[Mapping] = []
+    return news, renderer.render(upload, request, folder, news.append)
+
+
+def test_opening_tells_lens_and_size_and_leaves_a_picture_to_show(renderer: PageRenderer, upload: Upload) -> None:
+    assert renderer.open(upload) == {"fov": 58.0, "fov_from": "default", "width": 30, "height": 20}
+    with Image.open(upload.file.with_name("photograph.jpg")) as image:
+        assert (image.format, image.size) == ("JPEG", (30, 20))
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(
+    renderer: PageRenderer, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imaging, "MOST_PIXELS", 599)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(UserError, match="too many pixels"):
+        renderer.open(upload)
+
+
+def test_a_draft_has_the_camera_of_the_picture_it_announces(
+    renderer: PageRenderer, upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cameras: list[Camera] = []
+    make = NovelViewSampler.__call__
+
+    def watch(self: NovelViewSampler, sources: Any, targets: Any, seeds: Any, low: Any = None) -> torch.Tensor:
+        cameras.extend(targets)
+        return make(self, sources, targets, seeds, low)
+
+    monkeypatch.setattr(NovelViewSampler, "__call__", watch)
+    wish = {"move": {"pan_deg": 7, "forward": 0.5, "zoom": 1.2}, "fov": 50, "scene_scale": 2}
+    assert render(renderer, upload, tmp_path / "draft", **wish, preview=True) == ([{"frame": "frame_000000.png"}], {})
+    render(renderer, upload, tmp_path / "view", **wish)
+    draft, view = cameras
+    assert torch.equal(draft.intrinsics, view.intrinsics)
+    assert torch.equal(draft.extrinsics, view.extrinsics)
+    (planned,) = renderer.plan(upload, wish)["cameras"]
+    square = view.crop_center()
+    assert planned[:4] == pytest.approx((square.focal_and_center / square.width).tolist())
+    assert planned[4:] == pytest.approx(view.extrinsics.flatten().tolist())
+
+
+def test_a_draft_takes_the_base_network_alone(sampler: NovelViewSampler) -> None:
+    net = tiny_network()
+    guided = NovelViewSampler(net, gnet=net, guidance=2.0, sampler_kwargs={"num_steps": 32, "solver": "heun"})
+    draft = viewer.draft_sampler(guided)
+    assert draft.evaluations == {"net": 3}
+    assert viewer.draft_sampler(sampler).evaluations == {"net": 2}
+
+
+def test_samples_and_their_spread_are_told_with_each_frame(
+    renderer: PageRenderer, upload: Upload, tmp_path: Path
+) -> None:
+    news, end = render(renderer, upload, tmp_path / "path", path="pan", frames=2, samples=2, seed=5)
+    frames = [event for event in news if "frame" in event]
+    assert frames[1] == {
+        "frame": "frame_000001.png", "samples": ["frame_000001_seed6.png"], "spread": "spread_000001.png"
+    }  # fmt: skip
+    assert [event["progress"] for event in news if "progress" in event][-1] == 1
+    assert "trajectory.json" in end["files"]
+    assert "TSED" in end["report"]
+    assert json.loads((tmp_path / "path" / "trajectory.json").read_text())["photograph"]["name"] == "my photo.png"
+
+
+def test_a_file_of_a_path_is_what_the_visitor_sent(renderer: PageRenderer, upload: Upload, tmp_path: Path) -> None:
+    text = "1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 -.5 0 1 0 0 0 0 1 0\n"
+    wish = {"file": {"name": "poses.txt", "text": text, "convention": "opencv", "pose": "w2c"}}
+    before = sorted(upload.file.parent.iterdir())
+    assert len(renderer.plan(upload, wish)["cameras"]) == 2
+    assert len(renderer.plan(upload, {**wish, "frames": 1})["cameras"]) == 1
+    assert sorted(upload.file.parent.iterdir()) == before
+    with pytest.raises(UserError, match=r"poses.txt: .* Axes opencv .* Matrices are c2w"):
+        renderer.plan(upload, {"file": {"name": "poses.txt", "text": text}})
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {},
+        {"move": {}, "path": "pan"},
+        {"move": []},
+        {"move": {"pan_deg": "7"}},
+        {"move": {"pan_deg": 1e999}},
+        {"move": {"pan_deg": 10**400}},
+        {"move": {"forward": True}},
+        {"move": {"zoom": 0}},
+        {"path": "pan", "frames": 0},
+        {"path": "pan", "frames": 601},
+        {"path": "pan", "frames": 1.5},
+        {"path": "zoom", "amount": -1},
+        {"path": "/etc/passwd"},
+        {"path": ["pan"]},
+        {"path": "pan", "fov": 300},
+        {"path": "pan", "scene_scale": -1},
+        {"file": "/etc/passwd"},
+        {"file": {}},
+        {"file": {"name": "/etc/passwd"}},
+        {"file": {"name": "x." + "y" * 5000, "text": ""}},
+        {"file": {"name": "../../x.txt", "text": "root:x:0"}},
+        {"file": {"name": "x.json", "text": "[" * 5000}},
+        {"file": {"name": "x.txt", "text": "1 0 0 0 0 1 0 0 0 0 1 0", "convention": "banana", "pose": "w2c"}},
+        {"file": {"name": "x.txt", "text": "1 0 0 0 0 1 0 0 0 0 1 0", "convention": ["opencv"], "pose": "w2c"}},
+        {"file": {"name": "x.txt", "text": "1 0 0 0 0 1 0 0 0 0 1 0\n" * 601, "convention": "opencv", "pose": "w2c"}},
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_without_flags_and_files_of_the_server(
+    renderer: PageRenderer, upload: Upload, tmp_path: Path, wish: dict
+) -> None:
+    with pytest.raises(UserError) as caught:
+        renderer.plan(upload, wish)
+    text = str(caught.value)
+    assert "--" not in text
+    assert "`" not in text
+    assert str(tmp_path) not in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "wish", [{"seed": -1}, {"seed": 2**60}, {"samples": 9}, {"condition": "banana"}, {"condition": []}, {"samples": 0}]
+)
+def test_how_to_render_is_checked_too(renderer: PageRenderer, upload: Upload, tmp_path: Path, wish: dict) -> None:
+    with pytest.raises(UserError):
+        render(renderer, upload, tmp_path / "view", move={}, **wish)
+
+
+def test_a_photograph_that_went_is_said_to_be_gone(renderer: PageRenderer, upload: Upload) -> None:
+    shutil.rmtree(upload.file.parent)
+    with pytest.raises((UserError, FileNotFoundError)):
+        renderer.plan(upload, {"move": vars(Move())})
