@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.clips import UnusableClip
+from datasets.clips import Positions, UnusableClip
 from datasets.conventions import Fit, fit_of_poses
 from datasets.layouts import Split, StoredClip, StoredClips
 from datasets.pairs import count_pairs
@@ -90,7 +90,8 @@ def check_splits(
         workers: processes.
         progress: wraps an iterator, as tqdm does.
     """
-    reports, seen = [], {}
+    reports: list[SplitReport] = []
+    seen: dict[Any, Any] = {}
     for split in splits:
         clips = split.open()
         report = SplitReport(split.name, split.layout.name, len(clips.names))
@@ -150,7 +151,9 @@ def _table_findings(clip: StoredClip) -> Iterator[tuple[str, str]]:
 
 def _frame_findings(clip: StoredClip, max_frames: int | None) -> Iterator[tuple[str, str]]:
     """What the images tell."""
-    broken, twins, sizes, seen = [], [], Counter(), {}
+    broken, twins = [], []
+    sizes: Counter[tuple[int, int]] = Counter()
+    seen: dict[Any, Any] = {}
     for position in _spread(clip.frames, max_frames):
         try:
             data = clip.read(position)
@@ -178,7 +181,7 @@ def _frame_findings(clip: StoredClip, max_frames: int | None) -> Iterator[tuple[
             )
 
 
-def _spread(frames: Sequence[int], count: int | None) -> list[int]:
+def _spread(frames: Positions, count: int | None) -> list[int]:
     """At most `count` of the frames, first and last among them."""
     if count is None or count >= len(frames):
         return [int(frame) for frame in frames]

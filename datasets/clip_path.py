@@ -47,7 +47,7 @@ def clip_path(name: str, clip: Clip, frames: int | None, resolution: int) -> Cli
 
     Raises UserError where the clip has not as many, or a frame cannot be read.
     """
-    positions = thin_out(clip.frames, min(DEFAULT_FRAMES, len(clip.frames)) if frames is None else frames)
+    positions = thin_out(list(clip.frames), min(DEFAULT_FRAMES, len(clip.frames)) if frames is None else frames)
     view = clip.view(positions[0])
     source = Photograph(name, view, shorter_fov_deg(view.camera), "clip")
     return ClipPath(source, positions, [clip.view(position).square(resolution) for position in positions])

@@ -18,6 +18,8 @@ from dnnlib.util import UserError, parse_range_selection
 from torch_utils.batches import Pair
 from torch_utils.cameras import Camera, View
 
+Positions = Sequence[int] | np.ndarray
+
 
 class Clip(Protocol):
     """One walk of a camera through a scene.
@@ -27,8 +29,11 @@ class Clip(Protocol):
         frames: the positions, ascending, whose image is there.
     """
 
-    cameras: torch.Tensor
-    frames: Sequence[int]
+    @property
+    def cameras(self) -> torch.Tensor: ...
+
+    @property
+    def frames(self) -> Positions: ...
 
     def view(self, position: int) -> View:
         """The frame at a position, with its camera, as it is stored. Raises UserError where it cannot be read."""
@@ -41,7 +46,8 @@ class Clips(Protocol):
         names: one for each clip, all different.
     """
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def open(self, number: int) -> Clip:
         """Clip `names[number]`. Raises UnusableClip."""
@@ -137,7 +143,7 @@ class ClipPairs(PairDataset):
             what += f", {len(self._pairs)} listed pairs"
         return self._with_skipped(what)
 
-    def _scan(self) -> Iterator[tuple[str, tuple[int, Sequence[int]]]]:
+    def _scan(self) -> Iterator[tuple[str, tuple[int, Positions]]]:
         """(name, (number, frames)) of the clips that can be used; the others are counted."""
         for number, name in enumerate(self._clips.names):
             try:
@@ -188,7 +194,7 @@ def view_from_row(
     )
 
 
-def _compact(frames: Sequence[int]) -> Sequence[int]:
+def _compact(frames: Positions) -> Positions:
     """The same ascending positions; a gapless run, as nearly all clips have, takes no memory."""
     run = range(frames[0], frames[-1] + 1)
     return run if len(run) == len(frames) else np.asarray(frames)

@@ -6,7 +6,6 @@ usually miss them by many pixels if not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from datasets.camera_files.poses import OPENCV_C2W, OPENCV_W2C, OPENGL_C2W, OPENGL_W2C
-from datasets.clips import Clip
+from datasets.clips import Clip, Positions
 from torch_utils.cameras import Camera, View
 from torch_utils.matching import Keypoints, match, sift, symmetric_epipolar_distance
 
@@ -90,7 +89,7 @@ def reread(extrinsics: torch.Tensor, declared: str, actual: str) -> torch.Tensor
     return _STORED[actual].to_extrinsics(_STORED[declared].from_extrinsics(extrinsics))
 
 
-def _choose_pairs(cameras: torch.Tensor, frames: Sequence[int]) -> list[tuple[int, int]]:
+def _choose_pairs(cameras: torch.Tensor, frames: Positions) -> list[tuple[int, int]]:
     """Pairs that turn by about the wanted angles and are near in time; none where the camera does not turn."""
     chosen = np.asarray(frames)[np.linspace(0, len(frames) - 1, min(_CANDIDATES, len(frames))).round().astype(int)]
     rotation = cameras[chosen][:, 6:].unflatten(1, (3, 4))[:, :, :3]

@@ -147,7 +147,8 @@ def _read_json_clip(file: Path, folder: Path) -> FileClip:
     """The paths in the file are those of the machine that wrote it: only the last part counts."""
     frames = read_json(file)["frames"]
     files = _existing([Path(frame["image_path"]).name for frame in frames], folder)
-    lenses = [Lens(*map(float, frame["fxfycxcy"]), size=None) for frame in frames]
+    numbers = (map(float, frame["fxfycxcy"]) for frame in frames)
+    lenses = [Lens(fx, fy, cx, cy, size=None) for fx, fy, cx, cy in numbers]
     poses = torch.tensor([frame["w2c"] for frame in frames], dtype=torch.float64)
     return FileClip(_rows(lenses, files, folder, OPENCV_W2C.to_extrinsics(poses)), range(len(frames)), files, folder)
 
@@ -157,6 +158,7 @@ def _read_scene(file: Path, folder: Path) -> FileClip:
     frames = read_transforms(read_json(file))
     if not frames:
         raise ValueError("it lists no frames")
+    lenses = [frame.lens for frame in frames if frame.lens is not None]
     for lens in (frame.lens for frame in frames):
         if lens is None:
             raise ValueError("its cameras have no lens: no fl_x, no camera_angle_x")
@@ -165,7 +167,7 @@ def _read_scene(file: Path, folder: Path) -> FileClip:
             raise UnusableClip("lens distortion", f"{folder.name}: undistort its frames first ({bent})")
     files = _existing([frame.name for frame in frames], folder)
     poses = torch.stack([frame.extrinsics for frame in frames])
-    return FileClip(_rows([frame.lens for frame in frames], files, folder, poses), range(len(frames)), files, folder)
+    return FileClip(_rows(lenses, files, folder, poses), range(len(frames)), files, folder)
 
 
 def _rows(lenses: Sequence[Lens], files: Mapping[int, str], folder: Path, extrinsics: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,8 @@ class StoredClip(Clip, Protocol):
         timestamps: of every position, in microseconds; layouts without any count frames.
     """
 
-    timestamps: Sequence[int]
+    @property
+    def timestamps(self) -> Sequence[int]: ...
 
     def read(self, position: int) -> bytes:
         """The image file of a frame as it is stored."""

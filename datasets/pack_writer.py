@@ -26,7 +26,7 @@ from dnnlib.imaging import open_image
 from dnnlib.util import UserError, atomic_path, file_sha256, writable_directory
 from torch_utils.cameras import Camera, resize_image
 
-_ENCODERS = {
+_ENCODERS: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "subsampling": 0},
     "webp": {"format": "WEBP", "lossless": True, "method": 0},
     "png": {"format": "PNG", "compress_level": 1},
@@ -141,7 +141,7 @@ class _Row:
 
 
 def _tables(rows: Sequence[_Row], recipe: Recipe) -> dict[str, np.ndarray]:
-    tables = {
+    tables: dict[str, np.ndarray] = {
         "cameras": np.array([row.camera.numpy() for row in rows], np.float64).reshape(-1, 18),
         "timestamps": np.array([row.timestamp for row in rows], np.int64),
         "frame_sides": np.array([row.frame_side for row in rows], np.int32),

@@ -88,7 +88,7 @@ class PackedClip:
         return self._rows("timestamps").tolist()
 
     @property
-    def frames(self) -> Sequence[int]:
+    def frames(self) -> np.ndarray:
         offsets = _open_table(self.shard, f"offsets_{self.size}")[self.start : self.start + self.count + 1]
         return np.flatnonzero(np.diff(offsets))
 

@@ -103,12 +103,12 @@ def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(random_bits("epoch order", seed, epoch, count=n), kind="stable")
 
 
-def count_pairs(frames: Sequence[int], frame_range: FrameRange) -> int:
+def count_pairs(frames: Sequence[int] | np.ndarray, frame_range: FrameRange) -> int:
     """How many ordered pairs of frames at these ascending positions are in the range."""
     return 2 * int(_partners(frames, frame_range)[1].sum())
 
 
-def draw_pair(frames: Sequence[int], frame_range: FrameRange, seed: int, k: int) -> tuple[int, int]:
+def draw_pair(frames: Sequence[int] | np.ndarray, frame_range: FrameRange, seed: int, k: int) -> tuple[int, int]:
     """Positions (source, target) of the frames of pair k: uniform over the ordered pairs in the range.
 
     The modulo's bias, at most count_pairs/2^64, is nothing.
@@ -122,7 +122,7 @@ def draw_pair(frames: Sequence[int], frame_range: FrameRange, seed: int, k: int)
     return pair[::-1] if swap else pair
 
 
-def _partners(frames: Sequence[int], frame_range: FrameRange) -> tuple[np.ndarray, np.ndarray]:
+def _partners(frames: Sequence[int] | np.ndarray, frame_range: FrameRange) -> tuple[np.ndarray, np.ndarray]:
     """For each frame, the later ones in range: the index of the first, and how many follow it without a break."""
     low, high = frame_range or (1, None)
     positions = np.asarray(frames, np.int64)

@@ -78,6 +78,7 @@ class SingleImages(PairDataset):
                 self._clips.open(number).view(0)
             except UserError as error:
                 return error
+            return None
 
         numbers = range(len(self._clips.names))
         with ThreadPoolExecutor() as pool:

@@ -200,6 +200,8 @@ def write_tree(root: str | PathLike, split: str, clips: Clips, depth: bool = Fal
             view, file = clip.view(position), frames / f"{timestamps[position]}.png"
             save_png(file, view.image.permute(1, 2, 0).numpy())
             if depth:
+                if view.depth is None:
+                    raise ValueError(f"{name}: its frames carry no depth to write")
                 save_stored_depth(file, view.depth)
 
 
@@ -207,7 +209,7 @@ def write_chunks(root: str | PathLike, split: str, clips: Clips, clips_per_chunk
     """Write clips as pixelSplat's chunks: some clips a file, JPEG frames, and index.json."""
     folder = Path(root, split)
     folder.mkdir(parents=True, exist_ok=True)
-    index = {}
+    index: dict[str, str] = {}
     for first in range(0, len(clips.names), clips_per_chunk):
         chunk = []
         for number in range(first, min(first + clips_per_chunk, len(clips.names))):
@@ -224,7 +226,7 @@ def write_chunks(root: str | PathLike, split: str, clips: Clips, clips_per_chunk
             )
         name = f"{first // clips_per_chunk:06d}.torch"
         torch.save(chunk, folder / name)
-        index |= {entry["key"]: name for entry in chunk}
+        index |= {str(entry["key"]): name for entry in chunk}
     (folder / "index.json").write_text(json.dumps(index))
 
 

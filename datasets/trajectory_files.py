@@ -87,14 +87,16 @@ def read_path(
             for given, stated in zip((axes, direction), _STATED[kind], strict=True):
                 if given not in (None, stated):
                     raise ValueError(f"{kind} files are {' '.join(_STATED[kind])}, not {given}: leave the option out")
+            convention = _STATED[kind]
         elif axes is None or direction is None:
             raise ValueError(
                 "plain matrices do not tell their convention: add --convention opencv or opengl, and --pose c2w or w2c"
             )
+        else:
+            convention = Convention(axes, direction)
         if kind == "realestate10k":
             found = CameraPath(_read_realestate10k(path, like), True)
         else:
-            convention = _STATED.get(kind) or Convention(axes, direction)
             found = _as_path(path, _read_frames(path, kind, convention, like), like)
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file") from None

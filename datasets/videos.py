@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -89,10 +90,11 @@ class VideoReader:
         except (av.FFmpegError, IndexError) as error:
             raise UserError(f"{path} is not a video that can be read ({error}); fetch it again") from None
         self._path = path
-        self._tick_s = float(self._stream.time_base)
+        self._tick_s = float(self._stream.time_base or 0)
         self._start = self._stream.start_time or 0
         self._tolerance_s = 0.5 / float(self._stream.average_rate or 25) + 1e-3  # containers round to 1 ms
-        self._before = self._after = None  # the newest frames decoded
+        self._before: Any = None  # the newest frames decoded
+        self._after: Any = None
 
     def frame(self, timestamp_us: int) -> np.ndarray:
         """The frame nearest to a time, uint8 [H, W, 3]. Raises UserError where it is more than half a frame away."""

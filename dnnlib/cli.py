@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -155,12 +156,13 @@ class Command(click.Command):
                 formatter.write_dl([(names.ljust(width), text) for names, text in records], col_max=width)
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        run: Callable[..., Any] = partial(super().main, standalone_mode=False)
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **kwargs)
+            return run(*args, **kwargs)
         _open_standard_streams()
         logging.setLogRecordFactory(_HarmlessRecord)
         try:
-            sys.exit(super().main(*args, standalone_mode=False, **kwargs))
+            sys.exit(run(*args, **kwargs))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(2)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import accumulate
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
@@ -44,7 +44,7 @@ def open_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for what is refused below
-            image = Image.open(source, formats=formats or picture_formats())
+            image = Image.open(source, formats=tuple(formats or picture_formats()))
         with image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
@@ -80,7 +80,7 @@ def picture_formats() -> tuple[str, ...]:
 def _is_heif(source: str | os.PathLike[str] | BinaryIO) -> bool:
     """Whether a file says that it is HEIC, as iPhones write it (ISO/IEC 23008-12: its brand)."""
     try:
-        if hasattr(source, "read"):
+        if not isinstance(source, str | os.PathLike):
             source.seek(0)
             head = source.read(12)
         else:
@@ -190,7 +190,7 @@ def contact_sheet(
         cell = largest * -(-_LEGIBLE_CELL // largest)
 
     columns = columns or [cell] * len(column_titles)
-    font = ImageFont.load_default(size=max(12, cell // 10))
+    font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=max(12, cell // 10)))
     ascent, descent = font.getmetrics()
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     label_sizes = [ruler.multiline_textbbox((0, 0), label, font=font)[2:] for label in row_labels]

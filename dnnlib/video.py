@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 from PIL import GifImagePlugin, Image
@@ -62,7 +63,7 @@ def mp4_writer(path: str | os.PathLike[str], fps: float) -> Iterator[AddFrame]:
     codec = next(name for name in _MP4_CODECS if name in av.codecs_available)
     rate = Fraction(check_fps(fps)).limit_denominator(1000)
     with atomic_path(path) as temporary, av.open(av_path(temporary), "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=rate, options=_MP4_CODECS[codec])
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=_MP4_CODECS[codec]))
         stream.pix_fmt = "yuv420p"
 
         def add(frame: np.ndarray) -> None:

@@ -24,6 +24,7 @@ from metrics.views import COPY_SOURCE, GENERATED, TARGET, Values, Views
 from torch_utils.matching import Keypoints, sift
 
 T = TypeVar("T")
+TSED = "tsed"
 
 _LPIPS_BATCH = 8  # pairs at a time: the first layers of VGG16 take 34 MB for an image of 256 pixels a side
 
@@ -132,6 +133,11 @@ def mean_summary(values: np.ndarray) -> Summary:
     return Summary(Number(float(finite.mean()), error), len(finite), note)
 
 
+def consistent(distance: float) -> bool:
+    """Whether a pair with this median epipolar distance, in pixels of an image of 256, fits its poses."""
+    return distance < THRESHOLD_PX
+
+
 def share_summary(distances: np.ndarray) -> Summary:
     """TSED from median epipolar distances, infinite where there are too few matches to tell."""
     consistent, untold = int((distances < THRESHOLD_PX).sum()), int(np.isinf(distances).sum())
@@ -167,7 +173,7 @@ class ImageMetric:
 
     def measure(self, views: Views, tools: Tools) -> Values:
         """Raises UserError where the batch lacks what the metric needs."""
-        for attribute, words in self.needs.items():
+        for attribute, words in {"target": "target images", **self.needs}.items():
             if getattr(views, attribute) is None:
                 raise UserError(f"{self.name} needs {words}; leave it out")
         return self.numbers(views, tools)
@@ -230,6 +236,8 @@ class FeatureMetric:
         if self.joint and views.source is None:
             raise UserError(f"{self.name} needs source views; leave it out")
         detector = tools.detectors[self.detector]
+        if self.reference is None and views.target is None:
+            raise UserError(f"{self.name} needs target images, or a reference; leave it out")
         roles = [*views.candidates, *([] if self.reference else [TARGET])]
         features = {role: views.features(detector, role) for role in roles}
         if not self.joint:
@@ -347,7 +355,7 @@ IMAGE_METRICS: Mapping[str, ImageMetric] = {
             _VISIBLE,
         ),
         ImageMetric(
-            "tsed",
+            TSED,
             _epipolar_distances,
             True,
             f"epipolar distance, px at {THRESHOLD_SIDE}",

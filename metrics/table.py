@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from metrics.definitions import Number, Score
+import numpy as np
+
+from datasets.pairs import FramePair, write_pair_lines
+from dnnlib import UserError
+from metrics.definitions import IMAGE_METRICS, Number, Score
 from metrics.detectors import DetectorInfo
 from metrics.views import COPY_SOURCE, GENERATED, TARGET, WARP
 
+_REPORTED_PACKAGES = ("torch", "numpy", "scipy", "scikit-image", "Pillow")
 _COLUMNS = {"generated": GENERATED, "copy source": COPY_SOURCE, "warp": WARP, "true target": TARGET}
 
 
@@ -24,6 +32,9 @@ class Table:
         detectors: the networks that took part.
         range_selection: which frame gaps the pairs have, or "" where unknown.
         notes: other things to know.
+        pairs: clip and frames of each pair, by index, where known.
+        groups: of pairs that have a mean of their own, by index.
+        run: all else that it takes to repeat the numbers: networks with their hashes, guidance, solver, data, versions.
     """
 
     scores: Sequence[Score]
@@ -32,6 +43,20 @@ class Table:
     detectors: Sequence[DetectorInfo]
     range_selection: str = ""
     notes: Sequence[str] = ()
+    pairs: Mapping[int, FramePair] = field(default_factory=dict)
+    groups: Mapping[int, str] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+    def group_means(self) -> dict[str, dict[str, Number]]:
+        """The summaries of each group's pairs: by metric, then by group."""
+        found: dict[str, dict[str, Number]] = {}
+        for score in self.scores:
+            for group in dict.fromkeys(self.groups.values()):
+                values = [value for index, value in score.per_image.items() if self.groups.get(index) == group]
+                if values:
+                    summary = IMAGE_METRICS[score.name].summary(np.array(values))
+                    found.setdefault(score.name, {})[group] = summary.number
+        return found
 
     def to_text(self) -> str:
         """The table, and under it how it was made. Behind ± stands the standard error."""
@@ -52,6 +77,10 @@ class Table:
             *map(str, self.detectors),
             *(f"{score.name}: {score.note}" for score in self.scores if score.note),
             *(_intervals(score) for score in self.scores if any(n.interval for n in score.numbers.values())),
+            *(
+                f"{name}: " + ", ".join(f"{group} {_format_number(number)}" for group, number in groups.items())
+                for name, groups in self.group_means().items()
+            ),
             *self.notes,
         ]
         return "\n".join([*table, "", *facts])
@@ -77,7 +106,31 @@ class Table:
             "range_selection": self.range_selection,
             "detectors": [detector.to_dict() for detector in self.detectors],
             "notes": list(self.notes),
+            "groups": {
+                name: {group: _finite(number.value) for group, number in groups.items()}
+                for name, groups in self.group_means().items()
+            },
+            "pairs": [{"seed": index, **pair._asdict()} for index, pair in sorted(self.pairs.items())],
+            "run": {"versions": versions(), **self.run},
         }
+
+    def write_pairs(self, path: str | os.PathLike[str]) -> None:
+        """The pairs and their numbers as JSON lines: a pair list, and a table for pandas. UserError where unknown."""
+        if not self.pairs:
+            raise UserError("which pairs these images show is not known: there is no run.json to tell it")
+        shown = {index: self.pairs[index] for index in self.indices if index in self.pairs}
+        write_pair_lines(path, shown, {score.name: score.per_image for score in self.scores if score.per_image})
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the numbers."""
+    found = {"python": platform.python_version()}
+    for name in _REPORTED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # optional
+            continue
+    return found
 
 
 def format_indices(indices: Iterable[int]) -> str:

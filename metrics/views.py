@@ -25,7 +25,8 @@ class Views:
 
     Attributes:
         indices: number of each pair in the whole test; its seed where the images come from `generate_images`.
-        generated, target, source: uint8 [N, 3, H, W] on the CPU. Without source there is no baseline.
+        generated, target, source: uint8 [N, 3, H, W] on the CPU. Without source there is no baseline; without target
+            there is nothing but distances from a saved reference.
         cameras: source and target camera of each pair, at the images' size; None where unknown.
         visible: bool [N, 1, H, W], the target pixels that the source sees; None where unknown.
         warped: the source views moved to the target cameras, uint8 [N, 3, H, W]; None where there are none. See
@@ -35,7 +36,7 @@ class Views:
 
     indices: Sequence[int]
     generated: torch.Tensor
-    target: torch.Tensor
+    target: torch.Tensor | None
     source: torch.Tensor | None = None
     cameras: Sequence[tuple[Camera, Camera]] | None = None
     visible: torch.Tensor | None = None
@@ -44,22 +45,21 @@ class Views:
     _features: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.target.dtype != torch.uint8 or self.target.ndim != 4 or self.target.shape[1] != 3:
-            raise UserError(
-                f"images to judge are uint8 [N, 3, H, W], not {self.target.dtype} {list(self.target.shape)}"
-            )
-        for name, images in (("generated", self.generated), ("source", self.source)):
-            if images is not None and (images.shape != self.target.shape or images.dtype != torch.uint8):
-                sizes = ("{0} of {3}x{2} pixels".format(*batch.shape) for batch in (images, self.target))
-                raise UserError(f"{name} and target images do not fit together: {' and '.join(sizes)}")
+        judged = self.generated
+        if judged.dtype != torch.uint8 or judged.ndim != 4 or judged.shape[1] != 3:
+            raise UserError(f"images to judge are uint8 [N, 3, H, W], not {judged.dtype} {list(judged.shape)}")
+        for name, images in (("target", self.target), ("source", self.source)):
+            if images is not None and (images.shape != judged.shape or images.dtype != torch.uint8):
+                sizes = ("{0} of {3}x{2} pixels".format(*batch.shape) for batch in (judged, images))
+                raise UserError(f"generated and {name} images do not fit together: {' and '.join(sizes)}")
         for what, items in (("indices", self.indices), ("cameras", self.cameras), ("masks", self.visible)):
-            if items is not None and len(items) != len(self.target):
-                raise UserError(f"{len(items)} {what} do not fit {len(self.target)} images")
+            if items is not None and len(items) != len(judged):
+                raise UserError(f"{len(items)} {what} do not fit {len(judged)} images")
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the images in pixels."""
-        return self.target.shape[-1], self.target.shape[-2]
+        return self.generated.shape[-1], self.generated.shape[-2]
 
     @property
     def candidates(self) -> Values:

@@ -25,6 +25,7 @@ from pathlib import Path
 import click
 
 from dnnlib.cli import Command, option
+from dnnlib.util import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 _IGNORED = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "out", "runs")
@@ -145,7 +146,7 @@ def files_for(module: str) -> list[str]:
     named = [own, *TESTS.get(module, ())]
     files = [path for path in named if (ROOT / path).is_file()]
     if not files:
-        raise click.ClickException(f"{module} has no tests of its own: name some with --also")
+        raise UserError(f"{module} has no tests of its own: name some with --also")
     return list(dict.fromkeys(files))
 
 
@@ -176,12 +177,12 @@ def passes(folder: Path, files: Sequence[str], seconds: float) -> bool:
 
 
 def survivors(folder: Path, module: str, files: Sequence[str], chosen: Sequence[Mutant]) -> Iterator[Mutant]:
-    """The mutants that the tests do not notice. Raises ClickException where they fail without any change."""
+    """The mutants that the tests do not notice. Raises UserError where they fail without any change."""
     path = folder / module
     source = path.read_text(encoding="utf-8")
     started = time.monotonic()
     if not passes(folder, files, 600):
-        raise click.ClickException(f"{module}: {', '.join(files)} fail as it is")
+        raise UserError(f"{module}: {', '.join(files)} fail as it is")
     limit = 10 + 4 * (time.monotonic() - started)
     try:
         for mutant in chosen:
@@ -215,9 +216,13 @@ def main(modules: tuple[str, ...], limit: int, seed: int, also: tuple[str, ...],
             chosen = random.Random(seed).sample(everything, min(limit, len(everything)))
             chosen.sort(key=lambda mutant: mutant.line)
             alive = 0
-            for mutant in survivors(folder, module, [*files_for(module), *also], chosen):
-                alive += 1
-                click.echo(f"{module} {mutant}")
+            try:
+                for mutant in survivors(folder, module, [*files_for(module), *also], chosen):
+                    alive += 1
+                    click.echo(f"{module} {mutant}")
+            except UserError as error:
+                click.echo(f"{error}")
+                continue
             click.echo(f"{module}: {alive} of {len(chosen)} changes survived ({len(everything)} possible)")
 
 

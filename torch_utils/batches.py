@@ -5,8 +5,9 @@ Data sets and networks do not import each other; they meet here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -66,20 +67,21 @@ class Batch:
     def pin_memory(self) -> Batch:
         return self._map(torch.Tensor.pin_memory)
 
-    def _map(self, function) -> Batch:  # noqa: ANN001
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: None if value is None else function(value) for name, value in values.items()})
+        moved: dict[str, Any] = {name: None if value is None else function(value) for name, value in values.items()}
+        return Batch(**moved)
 
 
 def collate(pairs: Sequence[Pair], published_intrinsics: bool = False) -> Batch:
     """Stack pairs of square views of one size. Depth is kept where every source view has it."""
     resolution = pairs[0].source.camera.width
-    depths = [pair.source.depth for pair in pairs]
+    depths = [pair.source.depth for pair in pairs if pair.source.depth is not None]
     return Batch(
         source=torch.stack([pair.source.image for pair in pairs]),
         target=torch.stack([pair.target.image for pair in pairs]),
         geometry=torch.stack(
             [geometry_vector(p.source.camera, p.target.camera, resolution, published_intrinsics) for p in pairs]
         ),
-        depth=None if any(depth is None for depth in depths) else torch.stack(depths)[:, None],
+        depth=torch.stack(depths)[:, None] if len(depths) == len(pairs) else None,
     )

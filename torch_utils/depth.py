@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -48,9 +48,9 @@ class DepthModel(Protocol):
 class DepthAnything(nn.Module):
     """A Depth Anything network of transformers as a `DepthModel`: resizes, normalises, and resizes back."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network = network.eval().requires_grad_(False)
+        self.network: Any = network.eval().requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, views: torch.Tensor) -> torch.Tensor:
@@ -87,9 +87,10 @@ def load_depth_model(name: str, device: torch.device | str = "cpu") -> DepthMode
     if licence:
         _log.info("depth model %s (%s)", location, licence)
     try:
-        network, loading = DepthAnythingForDepthEstimation.from_pretrained(
+        loaded: Any = DepthAnythingForDepthEstimation.from_pretrained(
             location, use_safetensors=True, output_loading_info=True
         )
+        network, loading = loaded
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         remedy = f"download {location} elsewhere and name its folder" if licence else f"give {DEPTH_CHOICES}"
@@ -107,9 +108,11 @@ def choose_depth_model(name: str | None, needed: bool, device: torch.device | st
 
     Raises UserError where depth is needed and no option says where it comes from.
     """
-    if needed and name is None:
+    if not needed:
+        return None
+    if name is None:
         raise UserError(f"this needs the depth of the source views: give --depth-model, one of {DEPTH_CHOICES}")
-    return None if not needed or name == STORED else load_depth_model(name, device)
+    return None if name == STORED else load_depth_model(name, device)
 
 
 def fill_unknown(depth: torch.Tensor) -> torch.Tensor:

@@ -10,21 +10,15 @@ _TINY_SHIFT = 1e-5
 _TINY_SHIFT_Z = 0.1
 
 
-def cross_matrix(t: torch.Tensor) -> torch.Tensor:
-    """[t]_x with [t]_x v = t x v: [..., 3] to [..., 3, 3]."""
-    x, y, z = t.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-
-
 def fundamental_matrix(pose: torch.Tensor, k_source: torch.Tensor, k_target: torch.Tensor) -> torch.Tensor:
     """F = K_src^-T [t]_x R K_tgt^-1, so that F p is the line in the source view of the target pixel p.
 
     Args: pose [..., 4, 4] target camera to source camera; intrinsics [..., 3, 3] in pixels. Returns [..., 3, 3].
     """
-    rotation, translation = pose[..., :3, :3], pose[..., :3, 3]
-    essential = cross_matrix(translation) @ rotation
-    return torch.linalg.inv(k_source).mT @ essential @ torch.linalg.inv(k_target)
+    from kornia.geometry.epipolar import cross_product_matrix, fundamental_from_essential
+
+    essential = cross_product_matrix(pose[..., :3, 3]) @ pose[..., :3, :3]
+    return fundamental_from_essential(essential, k_target, k_source)
 
 
 def nudge_translation(pose: torch.Tensor) -> torch.Tensor:
@@ -49,7 +43,9 @@ def epipolar_distance(
     Tokens are a `tokens` x `tokens` grid of patches over an image of `resolution` pixels a side.
     Returns [B, tokens^2 (target), tokens^2 (source)], row-major, in the dtype of `pose`.
     """
+    from kornia.geometry import convert_points_to_homogeneous, point_line_distance
+
     centers = pixel_centers(tokens, tokens).to(pose) * (resolution / tokens)
-    points = torch.cat([centers, torch.ones_like(centers[:, :1])], dim=-1)
-    lines = points @ fundamental_matrix(nudge_translation(pose), k_source, k_target).mT
-    return (lines @ points.T).abs() / torch.linalg.vector_norm(lines[..., :2], dim=-1, keepdim=True)
+    fundamental = fundamental_matrix(nudge_translation(pose), k_source, k_target)
+    lines_BT3 = convert_points_to_homogeneous(centers) @ fundamental.mT
+    return point_line_distance(centers[None, None], lines_BT3[:, :, None])

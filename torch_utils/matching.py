@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def sift(image: np.ndarray) -> Keypoints:
     from skimage.color import rgb2gray
     from skimage.feature import SIFT
 
-    extractor = SIFT()
+    extractor: Any = SIFT()
     try:
         extractor.detect_and_extract(rgb2gray(image))
     except RuntimeError:  # scikit-image's word for "found none"
@@ -56,16 +57,20 @@ def symmetric_epipolar_distance(
     cameras are in one place there are no lines; the distance is then the one between each point and where the rotation
     takes its partner, the limit of the same idea.
     """
+    from kornia.geometry import transform_points
+    from kornia.geometry.epipolar import left_to_right_epipolar_distance, right_to_left_epipolar_distance
+
     pose = relative_pose(source, target)
-    p_src, p_tgt = (torch.from_numpy(_homogeneous(points)) for points in (source_px, target_px))
+    p_src, p_tgt = torch.from_numpy(source_px)[None], torch.from_numpy(target_px)[None]
     if same_place(source, target):
-        homography = source.intrinsics @ pose[:3, :3] @ torch.linalg.inv(target.intrinsics)
-        forward, backward = _apply(homography, p_tgt) - p_src, _apply(torch.linalg.inv(homography), p_src) - p_tgt
-        return ((forward.norm(dim=1) + backward.norm(dim=1)) / 2).numpy()
-    f = fundamental_matrix(pose, source.intrinsics, target.intrinsics)
-    lines_src, lines_tgt = p_tgt @ f.mT, p_src @ f
-    residual = (lines_src * p_src).sum(dim=1).abs()
-    return ((residual / lines_src[:, :2].norm(dim=1) + residual / lines_tgt[:, :2].norm(dim=1)) / 2).numpy()
+        homography = (source.intrinsics @ pose[:3, :3] @ torch.linalg.inv(target.intrinsics))[None]
+        forward = (transform_points(homography, p_tgt) - p_src).norm(dim=-1)
+        backward = (transform_points(torch.linalg.inv(homography), p_src) - p_tgt).norm(dim=-1)
+    else:
+        f = fundamental_matrix(pose, source.intrinsics, target.intrinsics)[None]
+        forward = left_to_right_epipolar_distance(p_tgt, p_src, f)
+        backward = right_to_left_epipolar_distance(p_tgt, p_src, f)
+    return ((forward + backward) / 2)[0].numpy()
 
 
 def triangulate(
@@ -85,13 +90,3 @@ def triangulate(
     distance = (along - cosine * along_tgt) / (1 - cosine**2).clamp_min(1e-15)
     depth = distance * (ray @ source.rotation[2])
     return depth.numpy(), torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))).numpy()
-
-
-def _homogeneous(points: np.ndarray) -> np.ndarray:
-    return np.concatenate([points, np.ones((len(points), 1))], axis=1)
-
-
-def _apply(homography: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Homogeneous points [M, 3] through a homography, back to third coordinate 1."""
-    moved = points @ homography.mT
-    return moved / moved[:, 2:]

@@ -98,7 +98,7 @@ def in_parts(
     except Exception as error:
         if on_failure is None and (len(items) == 1 or not is_out_of_memory(error)):
             raise
-        if len(items) == 1:
+        if len(items) == 1 and on_failure is not None:
             on_failure(items[0], error)
             return
     else:

@@ -10,7 +10,7 @@ import io
 import mmap
 import pickletools
 from collections.abc import Container
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from dnnlib.util import one_line
 
@@ -92,18 +92,18 @@ class _Check:
         start = data.tell()
         self.end = data.seek(0, io.SEEK_END) or data.tell()  # mmap tells nothing when it seeks, before Python 3.13
         data.seek(start)
-        self.stack: list[_Node | str] = []
+        self.stack: list[Any] = []  # of _Node and _MARK
         self.memo: dict[int, _Node] = {}
         self.count = 0
 
     def run(self) -> None:
-        for opcode, argument, _ in pickletools.genops(self.data):
+        for opcode, argument, _ in pickletools.genops(cast(BinaryIO, self.data)):  # it only reads
             self.count += 1
             if self.count > self.most_opcodes:
                 raise PickleError(f"more than {self.most_opcodes} opcodes")
             self._step(opcode, argument)
 
-    def _step(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
+    def _step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
         name, stack = opcode.name, self.stack
         if name in _GETS:
             stack.append(self.memo[argument])
@@ -122,7 +122,7 @@ class _Check:
         else:
             self._combine(opcode)
 
-    def _push(self, name: str, argument: object) -> None:
+    def _push(self, name: str, argument: Any) -> None:
         if name == "GLOBAL" and self.names is not None and argument.replace(" ", ".", 1) not in self.names:
             raise PickleError(f"asks for {one_line(argument, 100)!r}, which is no part of such files")
         if isinstance(argument, int):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 
 from torch_utils.cameras import Camera, View, pixel_centers, relative_pose
 
@@ -131,8 +132,7 @@ def sweep_planes(
     inside = (ahead.squeeze(-1) & (grid.abs().amax(dim=-1) <= 1)).reshape(batch, -1, 1, height, width)
     grid = grid.clamp(-2, 2).reshape(batch, -1, width, 2)
     planes = F.grid_sample(image, grid.to(image), padding_mode="border", align_corners=False)
-    planes = planes.unflatten(2, (len(inverse_depths), height)).transpose(1, 2)
-    return planes, inside
+    return rearrange(planes, "b c (p y) x -> b p c y x", p=len(inverse_depths)), inside
 
 
 def warp_depth(

@@ -1,6 +1,10 @@
-"""The arithmetic of encodings: inverse depth, coordinates moved by depth, the low-resolution image."""
+"""What views are made from, what a network prepares of it, and the arithmetic that encodings need for that."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -11,6 +15,68 @@ from torch_utils.cameras import resize_image, split_geometry
 _INVERSE_DEPTH_MEAN = 0.4947
 _INVERSE_DEPTH_STD = 0.2294
 SUPER_RESOLUTION_FACTOR = 4
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What views are made from.
+
+    Attributes:
+        image: source views, float32 [B, 3, R, R]; depth: the fourth channel of src, float32 [B, 1, R, R], or None.
+        geometry: normalised geometry vectors, float32 [B, 20].
+        conditioning_image: low-resolution images, resized to R, float32 [B, 3, R, R], or None.
+    """
+
+    image: torch.Tensor
+    depth: torch.Tensor | None
+    geometry: torch.Tensor
+    conditioning_image: torch.Tensor | None = None
+
+    @cached_property
+    def cameras(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pose [B, 4, 4] target camera to source camera, and intrinsics [B, 3, 3] of source and target in pixels."""
+        return split_geometry(self.geometry, self.image.shape[-1])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that follows from `Conditioning` at any noise level; `prepared[images]` is that of some images.
+
+    Attributes:
+        geometry: [B, 20].
+        encoder_input: of the source encoder, [B, C, R, R], where its features depend on the noise level; else empty.
+        features: keys and values of the source view, for each block with cross-attention, where they do not.
+        told: what each encoding has prepared.
+    """
+
+    geometry: torch.Tensor
+    encoder_input: Tensors
+    features: tuple[Tensors, ...]
+    told: tuple[Tensors, ...]
+
+    def __getitem__(self, images: torch.Tensor | slice) -> Prepared:
+        return Prepared.joined(lambda tensors: tensors[0][images], [self])
+
+    @staticmethod
+    def cat(parts: Sequence[Prepared]) -> Prepared:
+        """Those of several batches as one batch."""
+        return Prepared.joined(torch.cat, parts) if len(parts) > 1 else parts[0]
+
+    @staticmethod
+    def joined(function: Callable[[Tensors], torch.Tensor], parts: Sequence[Prepared]) -> Prepared:
+        """`function` of the tensors that stand in one place in each part."""
+
+        def join(groups: Sequence[Tensors]) -> Tensors:
+            return tuple(function(tensors) for tensors in zip(*groups, strict=True))
+
+        return Prepared(
+            function(tuple(part.geometry for part in parts)),
+            join([part.encoder_input for part in parts]),
+            tuple(join(groups) for groups in zip(*(part.features for part in parts), strict=True)),
+            tuple(join(groups) for groups in zip(*(part.told for part in parts), strict=True)),
+        )
 
 
 def normalize_inverse_depth(depth: torch.Tensor) -> torch.Tensor:

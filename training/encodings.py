@@ -7,24 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
+from einops import rearrange
 
 from dnnlib.util import UserError
 from torch_utils.batches import Batch
-from torch_utils.cameras import View, pixels_to_float, split_geometry
+from torch_utils.cameras import View, pixels_to_float
 from torch_utils.depth import DEPTH_CHOICES, DepthModel, fill_unknown
 from torch_utils.epipolar import epipolar_distance
 from torch_utils.warping import sweep_planes
-from training.conditioning import low_resolution_image, normalize_inverse_depth, pixel_grid, warp_grid
+from training.conditioning import (
+    Conditioning,
+    Tensors,
+    low_resolution_image,
+    normalize_inverse_depth,
+    pixel_grid,
+    warp_grid,
+)
 
 if TYPE_CHECKING:
     from training.precond import NVPrecond
 
-Tensors = tuple[torch.Tensor, ...]
 RandnLike = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -73,66 +79,6 @@ class EncodingConfig:
     def needs_depth(self) -> bool:
         """Whether source views must come with depth."""
         return self.depth_input or self.warp_depth_coor
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What views are made from.
-
-    Attributes:
-        image: source views, float32 [B, 3, R, R]; depth: the fourth channel of src, float32 [B, 1, R, R], or None.
-        geometry: normalised geometry vectors, float32 [B, 20].
-        conditioning_image: low-resolution images, resized to R, float32 [B, 3, R, R], or None.
-    """
-
-    image: torch.Tensor
-    depth: torch.Tensor | None
-    geometry: torch.Tensor
-    conditioning_image: torch.Tensor | None = None
-
-    @cached_property
-    def cameras(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Pose [B, 4, 4] target camera to source camera, and intrinsics [B, 3, 3] of source and target in pixels."""
-        return split_geometry(self.geometry, self.image.shape[-1])
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that follows from `Conditioning` at any noise level; `prepared[images]` is that of some images.
-
-    Attributes:
-        geometry: [B, 20].
-        encoder_input: of the source encoder, [B, C, R, R], where its features depend on the noise level; else empty.
-        features: keys and values of the source view, for each block with cross-attention, where they do not.
-        told: what each encoding has prepared.
-    """
-
-    geometry: torch.Tensor
-    encoder_input: Tensors
-    features: tuple[Tensors, ...]
-    told: tuple[Tensors, ...]
-
-    def __getitem__(self, images: torch.Tensor | slice) -> Prepared:
-        return Prepared.joined(lambda tensors: tensors[0][images], [self])
-
-    @staticmethod
-    def cat(parts: Sequence[Prepared]) -> Prepared:
-        """Those of several batches as one batch."""
-        return Prepared.joined(torch.cat, parts) if len(parts) > 1 else parts[0]
-
-    @staticmethod
-    def joined(function: Callable[[Tensors], torch.Tensor], parts: Sequence[Prepared]) -> Prepared:
-        """`function` of the tensors that stand in one place in each part."""
-
-        def join(groups: Sequence[Tensors]) -> Tensors:
-            return tuple(function(tensors) for tensors in zip(*groups, strict=True))
-
-        return Prepared(
-            function(tuple(part.geometry for part in parts)),
-            join([part.encoder_input for part in parts]),
-            tuple(join(groups) for groups in zip(*(part.features for part in parts), strict=True)),
-            tuple(join(groups) for groups in zip(*(part.told for part in parts), strict=True)),
-        )
 
 
 class Encoding:
@@ -242,10 +188,10 @@ class WarpedCoordinates(Encoding):
         return told
 
     def _features(self, grid_BRR2: torch.Tensor, given: Conditioning, net: NVPrecond) -> torch.Tensor:
-        half = self.input_channels // 2
-        features = net.logvar_fourier(grid_BRR2.reshape(-1))[:, :half].reshape(*grid_BRR2.shape[:3], -1)
+        batch, side = grid_BRR2.shape[:2]
+        features = net.logvar_fourier(grid_BRR2.flatten())[:, : self.input_channels // 2]
         visible = (given.image != 0).any(dim=(1, 2, 3), keepdim=True)
-        return features.permute(0, 3, 1, 2) * visible
+        return rearrange(features, "(b y x n) c -> b (n c) y x", b=batch, y=side, x=side) * visible
 
 
 class PlaneSweep(Encoding):
@@ -274,7 +220,7 @@ class PlaneSweep(Encoding):
 
     def input(self, told: Tensors) -> Tensors:
         planes, outside, _ = told
-        return planes.flatten(1, 2), outside
+        return rearrange(planes, "b p c y x -> b (p c) y x"), outside
 
     def mean(self, told: Tensors) -> torch.Tensor:
         return told[2].mean(dim=1)

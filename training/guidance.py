@@ -9,7 +9,7 @@ import torch
 
 from torch_utils.cameras import Camera, View, geometry_vector
 from torch_utils.depth import DepthModel
-from training.encodings import Prepared
+from training.conditioning import Prepared
 from training.precond import NVPrecond
 from training.sampling import Denoiser
 

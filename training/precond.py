@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from dnnlib.util import UserError
-from training.encodings import Conditioning, Encodings, Prepared, Tensors
+from training.conditioning import Conditioning, Prepared, Tensors
+from training.encodings import Encodings
 from training.layers import MPConv, MPFourier
 from training.network_config import NetworkConfig
 from training.unet import SourceFeature, UNet

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from datasets.camera_files.poses import Axes, Direction
+from datasets.key_frames import KeyFrame, key_frame_path
 from datasets.trajectories import PATHS, Move, plan_path, unit_of_paths
 from datasets.user_image import Photograph, read_photograph
 from dnnlib.imaging import save_png
@@ -34,6 +35,7 @@ _DOWNLOADS = ("video.mp4", "video.gif", "trajectory.json")
 _PATH_SUFFIXES = (".txt", ".json")
 _CONVENTIONS = {"convention": get_args(Axes), "pose": get_args(Direction)}
 _READ_PHOTOGRAPHS = 8  # that are kept in memory, some 5 MB each
+_UNKNOWN = "this is no request that the page sends: load it again"
 _MOVES = tuple(vars(Move()))
 # What messages of the library and of the command line call by their own names.
 _LABELS = {
@@ -56,8 +58,9 @@ class PageRenderer:
 
     A request has `photograph`; `fov`, `scene_scale`, `seed`, `samples`, `condition`, which may be left out; and one of
     `move`, the fields of a `Move`; `path`, a name in `PATHS`, with `frames` and `amount`; `file`, of a path, with
-    `text`, `convention` and `pose`. `preview` asks for a draft of a move at once: by the base network alone, unguided,
-    in three steps, through the very camera of the picture that is rendered without it.
+    `text`, `convention` and `pose`; `keys`, moves with a `time` each, and `frames`. `preview` asks for a draft of a
+    move at once: by the base network alone, unguided, in three steps, through the very camera of the picture that is
+    rendered without it.
     """
 
     paths: Mapping[str, Mapping[str, Any]] = {
@@ -125,20 +128,22 @@ class PageRenderer:
         """The photograph as the request's lens takes it, and the cameras of the request."""
         photograph = self._photograph(upload, _number(request, "fov", None))
         scale = _number(request, "scene_scale", 1.0)
-        kinds = [kind for kind in ("move", "path", "file") if kind in request]
+        kinds = [kind for kind in ("move", "path", "file", "keys") if kind in request]
         if len(kinds) != 1:
-            raise UserError("this is no request that the page sends: load it again")
+            raise UserError(_UNKNOWN)
         wish = request[kinds[0]]
         if kinds == ["path"]:
             if not (isinstance(wish, str) and wish in PATHS):
                 raise UserError(f"there is no such path: choose {', '.join(PATHS)}, or the file of one")
             frames, amount = _whole(request, "frames", 1, _MOST_FRAMES, 12), _number(request, "amount", None)
             return plan_path(photograph, wish, frames, amount, scale, typical_depth=self._depth)
-        if not isinstance(wish, Mapping):
-            raise UserError("this is no request that the page sends: load it again")
+        if kinds == ["keys"]:
+            keys = [KeyFrame(_number(key, "time", 0.0), _move(key)) for key in _mappings(wish)]
+            frames = _whole(request, "frames", 2, _MOST_FRAMES, 24)
+            return photograph, key_frame_path(keys, photograph.view.camera, frames, scale * self._unit)
+        (wish,) = _mappings([wish])
         if kinds == ["move"]:
-            move = Move(**{name: _number(wish, name, getattr(Move(), name)) for name in _MOVES})
-            return photograph, [move.camera(photograph.view.camera, scale * self._unit)]
+            return photograph, [_move(wish).camera(photograph.view.camera, scale * self._unit)]
         return self._file_cameras(upload, photograph, wish, _whole(request, "frames", 1, _MOST_FRAMES, None), scale)
 
     def _file_cameras(
@@ -184,6 +189,16 @@ def _beside(folder: Path, number: int) -> dict[str, Any]:
     samples = sorted(folder.glob(f"frame_{number:06d}_seed*.png"), key=lambda file: int(file.stem.rsplit("seed")[-1]))
     spread = folder / f"spread_{number:06d}.png"
     return {"samples": [file.name for file in samples], "spread": spread.name} if samples else {}
+
+
+def _mappings(values: object) -> list[Mapping[str, Any]]:
+    if not (isinstance(values, list) and all(isinstance(value, Mapping) for value in values)):
+        raise UserError(_UNKNOWN)
+    return values
+
+
+def _move(values: Mapping[str, Any]) -> Move:
+    return Move(**{name: _number(values, name, getattr(Move(), name)) for name in _MOVES})
 
 
 def _number(values: Mapping[str, Any], name: str, default: float | None) -> float | None:

@@ -85,7 +85,7 @@ class Lens:
 
     @property
     def fisheye(self) -> bool:
-        return MODELS[self.model].fisheye
+        return check_model(self.model).fisheye
 
     @property
     def distorted(self) -> bool:
@@ -108,9 +108,10 @@ def check_model(name: str) -> Model:
     """A camera model by name; ValueError for those that are unknown, or no pinholes even where they do not distort."""
     if name not in MODELS:
         raise ValueError(f"there is no camera model {name!r}; known are {', '.join(MODELS)}")
-    if MODELS[name] is None:
+    model = MODELS[name]
+    if model is None:
         raise ValueError(f"{name} is a panorama, which no pinhole can show: cut perspective pictures from it first")
-    return MODELS[name]
+    return model
 
 
 def colmap_lens(name: str, width: int, height: int, numbers: Sequence[float]) -> Lens:

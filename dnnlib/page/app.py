@@ -68,7 +68,7 @@ def create_app(studio: Studio, token: str, hosts: list[str] | None = None) -> Fl
     from werkzeug.exceptions import HTTPException
 
     app = Flask(__name__, static_folder=None)
-    app.json.sort_keys = False  # paths keep their order
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider: paths keep their order
     app.config.update(MAX_CONTENT_LENGTH=_LARGEST_UPLOAD, TRUSTED_HOSTS=hosts)
 
     @app.before_request

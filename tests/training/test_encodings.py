@@ -16,7 +16,8 @@ from tests.golden import TINY, fill
 from torch_utils.cameras import GEOMETRY_DIM, Camera, View, geometry_vector
 from torch_utils.warping import euler_rotation
 from training import precond
-from training.encodings import Conditioning, EncodingConfig, PlaneSweep
+from training.conditioning import Conditioning
+from training.encodings import EncodingConfig, PlaneSweep
 from training.generation import NovelViewSampler
 from training.model_io import load_network, save_network
 from training.network_config import NetworkConfig

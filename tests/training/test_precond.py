@@ -6,8 +6,7 @@ import torch
 from dnnlib.util import UserError
 from tests.golden import TINY, golden_network, relative_error, tensors, tiny_network, vectors
 from torch_utils.cameras import GEOMETRY_DIM, Camera, geometry_vector
-from training.conditioning import low_resolution_image, normalize_inverse_depth, warp_grid
-from training.encodings import Prepared
+from training.conditioning import Prepared, low_resolution_image, normalize_inverse_depth, warp_grid
 from training.model_io import load_network
 from training.precond import NVPrecond
 

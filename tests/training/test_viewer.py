@@ -86,6 +86,14 @@ def test_a_draft_has_the_camera_of_the_picture_it_announces(
     assert planned[4:] == pytest.approx(view.extrinsics.flatten().tolist())
 
 
+def test_key_frames_are_a_path_of_moves(renderer: PageRenderer, upload: Upload) -> None:
+    keys = [{"time": 0}, {"time": 1, "pan_deg": 20, "right": 0.5}]
+    cameras = renderer.plan(upload, {"keys": keys, "frames": 3})["cameras"]
+    for key, camera in zip(keys, cameras[::2], strict=True):
+        move = {name: value for name, value in key.items() if name != "time"}
+        assert camera == pytest.approx(renderer.plan(upload, {"move": move})["cameras"][0])
+
+
 def test_a_draft_takes_the_base_network_alone(sampler: NovelViewSampler) -> None:
     net = tiny_network()
     guided = NovelViewSampler(net, gnet=net, guidance=2.0, sampler_kwargs={"num_steps": 32, "solver": "heun"})
@@ -138,6 +146,13 @@ def test_a_file_of_a_path_is_what_the_visitor_sent(renderer: PageRenderer, uploa
         {"path": ["pan"]},
         {"path": "pan", "fov": 300},
         {"path": "pan", "scene_scale": -1},
+        {"keys": []},
+        {"keys": [{"time": 0}]},
+        {"keys": [{"time": 0}, {"time": 0}]},
+        {"keys": [{"time": 0}, 7]},
+        {"keys": {"time": 0}},
+        {"keys": [{"time": 0}, {"time": 1, "zoom": -1}]},
+        {"keys": [{"time": 0}, {"time": 1}], "frames": 1},
         {"file": "/etc/passwd"},
         {"file": {}},
         {"file": {"name": "/etc/passwd"}},

@@ -1,0 +1,74 @@
+"""Camera paths drawn by a few key frames, as one draws them in a viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from datasets.trajectories import Move, check_frames
+from dnnlib.util import UserError
+from torch_utils.cameras import Camera
+
+_MOST_KEYS = 1000
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """Where the camera is at a time, in any unit: only the proportions of times count."""
+
+    time: float
+    move: Move
+
+
+def key_frame_path(keys: Sequence[KeyFrame], photograph: Camera, frames: int, scene_scale: float = 1.0) -> list[Camera]:
+    """`frames` cameras, evenly spaced in time, from the first key frame to the last; they go through all of them.
+
+    Positions and the logarithm of the focal length follow monotone cubics (PCHIP; Fritsch and Butland 1984): between
+    two key frames nothing goes beyond either. The camera turns from one direction to the next by the shortest way
+    (slerp), its pace a monotone cubic of the angle that was turned so far.
+
+    `scene_scale` multiplies distances. Raises UserError for fewer than two key frames, or two at one time.
+    """
+    check_frames(frames)
+    keys = sorted(keys, key=lambda key: key.time)
+    times = np.array([key.time for key in keys])
+    if not 2 <= len(keys) <= _MOST_KEYS:
+        raise UserError(f"{len(keys)} key frames make no path: give 2 or more")
+    if not np.isfinite(times).all() or not (np.diff(times) > 0).all():
+        raise UserError("two key frames are at the same time: give each a time of its own")
+    at = np.linspace(times[0], times[-1], frames)
+    cameras = [key.move.camera(photograph, scene_scale) for key in keys]
+    rotations = _turn([camera.rotation.numpy() for camera in cameras], times, at)
+    centers = _follow(np.stack([camera.center.numpy() for camera in cameras]), times, at)
+    zooms = np.exp(_follow(np.log([key.move.zoom for key in keys]), times, at))
+    path = []
+    for rotation, center, zoom in zip(rotations, centers, zooms, strict=True):
+        intrinsics = photograph.intrinsics.clone()
+        intrinsics[[0, 1], [0, 1]] *= float(zoom)
+        pose = torch.from_numpy(np.concatenate([rotation, -(rotation @ center)[:, None]], axis=1))
+        path.append(Camera(intrinsics, pose, photograph.width, photograph.height, photograph.frame_side))
+    return path
+
+
+def _follow(values: np.ndarray, times: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Values [K] or [K, D] at `times` [K], interpolated to `at` [N]."""
+    from scipy.interpolate import PchipInterpolator
+
+    return PchipInterpolator(times, values)(at)
+
+
+def _turn(rotations: Sequence[np.ndarray], times: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Rotations [3, 3] at `times` [K], interpolated to `at` [N]: [N, 3, 3]."""
+    from scipy.spatial.transform import Rotation
+
+    known = Rotation.from_matrix(np.stack(rotations))
+    steps = (known[:-1].inv() * known[1:]).as_rotvec()
+    angles = np.concatenate([[0.0], np.cumsum(np.linalg.norm(steps, axis=1))])
+    turned = _follow(angles, times, at)
+    segment = np.clip(np.searchsorted(times, at, side="right") - 1, 0, len(steps) - 1)
+    lengths = np.diff(angles)[segment]
+    share = np.divide(turned - angles[segment], lengths, out=np.zeros_like(turned), where=lengths > 0)
+    return (known[segment] * Rotation.from_rotvec(share[:, None] * steps[segment])).as_matrix()

@@ -1,0 +1,72 @@
+"""Paths through key frames: they go through them, nowhere beyond, and without a jump."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from scipy.spatial.transform import Rotation, Slerp
+
+from datasets.key_frames import KeyFrame, key_frame_path
+from datasets.trajectories import Move
+from dnnlib.util import UserError
+from torch_utils.cameras import Camera
+
+PHOTOGRAPH = Camera.from_fov(58, 90, 60)
+MOVES = [Move(), Move(pan_deg=30, right=1), Move(pan_deg=30, tilt_deg=-20, roll_deg=10, right=1, up=1, zoom=2)]
+
+
+def close(first: Camera, second: Camera, tolerance: float = 1e-9) -> bool:
+    numbers = zip((first.intrinsics, first.extrinsics), (second.intrinsics, second.extrinsics), strict=True)
+    return all(torch.allclose(a, b, atol=tolerance, rtol=0) for a, b in numbers)
+
+
+def test_a_path_goes_through_its_key_frames_at_their_times() -> None:
+    keys = [KeyFrame(time, move) for time, move in zip((0, 1, 4), MOVES, strict=True)]
+    path = key_frame_path(keys, PHOTOGRAPH, 5, scene_scale=2)
+    assert [k for k in range(5) if any(close(path[k], move.camera(PHOTOGRAPH, 2)) for move in MOVES)] == [0, 1, 4]
+    assert all(close(a, b) for a, b in zip(path, key_frame_path(keys[::-1], PHOTOGRAPH, 5, 2), strict=True))
+
+
+def test_between_two_key_frames_it_turns_by_the_shortest_way_and_goes_straight() -> None:
+    ends = [Move(pan_deg=170), Move(pan_deg=-170, right=1)]
+    path = key_frame_path([KeyFrame(k, move) for k, move in enumerate(ends)], PHOTOGRAPH, 11)
+    matrices = torch.stack([move.camera(PHOTOGRAPH).rotation for move in ends]).numpy()
+    slerp = Slerp([0, 1], Rotation.from_matrix(matrices))(torch.arange(11) / 10).as_matrix()
+    assert torch.allclose(torch.stack([camera.rotation for camera in path]), torch.from_numpy(slerp), atol=1e-9)
+    assert torch.allclose(
+        torch.stack([c.center for c in path])[:, 0], torch.arange(11).double() / 10, atol=1e-9, rtol=0
+    )
+
+
+def test_nothing_goes_beyond_its_key_frames_or_jumps() -> None:
+    moves = [Move(), Move(right=1, zoom=2), Move(right=1, pan_deg=40), Move(pan_deg=40)]
+    path = key_frame_path([KeyFrame(k, move) for k, move in enumerate(moves)], PHOTOGRAPH, 301)
+    rights = torch.stack([camera.center for camera in path])[:, 0]
+    zooms = torch.stack([camera.intrinsics[0, 0] for camera in path]) / PHOTOGRAPH.intrinsics[0, 0]
+    assert rights.min() > -1e-9
+    assert rights.max() < 1 + 1e-9
+    assert zooms.min() > 1 - 1e-9
+    assert zooms.max() < 2 + 1e-9
+    speeds = rights.diff()
+    assert speeds.diff().abs().max() < 0.1 * speeds.abs().max()
+    for first, second in pairwise(path):
+        assert torch.allclose(second.rotation @ second.rotation.mT, torch.eye(3, dtype=torch.float64), atol=1e-9)
+        assert (first.rotation - second.rotation).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("times", "frames", "said"),
+    [
+        ([], 5, "0 key frames make no path"),
+        ([0], 5, "1 key frames make no path"),
+        ([0, 0], 5, "at the same time"),
+        ([0, float("nan")], 5, "at the same time"),
+        ([0, float("inf")], 5, "at the same time"),
+        ([0, 1], 0, "0 frames"),
+    ],
+)
+def test_what_makes_no_path(times: list[float], frames: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        key_frame_path([KeyFrame(time, Move()) for time in times], PHOTOGRAPH, frames)
