@@ -7,7 +7,7 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import accumulate
@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from dnnlib.util import UserError, atomic_path
 
@@ -152,11 +153,26 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def save_png(path: str | os.PathLike[str], pixels: np.ndarray | Image.Image) -> None:
-    """Write uint8 [H, W, 3] (or [H, W]), or a Pillow image, as a PNG file that appears whole or not at all."""
+def save_png(
+    path: str | os.PathLike[str], pixels: np.ndarray | Image.Image, text: Mapping[str, str] | None = None
+) -> None:
+    """Write uint8 [H, W, 3] (or [H, W]), or a Pillow image, as a PNG file that appears whole or not at all.
+
+    `text` goes into the file by keyword, as PNG's compressed text.
+    """
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(_check(pixels))
+    chunks = PngInfo()
+    for keyword, value in (text or {}).items():
+        chunks.add_text(keyword, value, zip=True)
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", pnginfo=chunks)
+
+
+def png_text(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What `save_png` was told to write as text; empty where it is another picture or a broken one."""
+    with suppress(UserError), open_image(path, formats=["PNG"]) as image:
+        return dict(getattr(image, "text", {}))
+    return {}
 
 
 def _check(pixels: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 # The published ranges of |i - j| between the two frames of a pair (docs/method.md, section 2.4).
 _NAMED_RANGES = {"mid": (30, 60), "long": (60, 120)}
+STORED = "file"  # in place of a depth model: depth that lies beside the frames
 _COUNT_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _LONGEST_NAME = 100  # characters, of four bytes each at most: file systems take 255 bytes, suffixes included
 _OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")  # lead to what is open, also to files

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from dnnlib.imaging import open_image
-from dnnlib.util import UserError, atomic_path
+from dnnlib.util import STORED, UserError, atomic_path
 
 # Depth Anything V2 (arXiv:2406.09414), tuned to metric depth of rooms: repository on the Hugging Face hub, licence.
 DEPTH_MODELS = {
@@ -26,7 +26,6 @@ DEPTH_MODELS = {
     "base": ("depth-anything/Depth-Anything-V2-Metric-Indoor-Base-hf", "CC BY-NC 4.0, not for commercial use"),
     "large": ("depth-anything/Depth-Anything-V2-Metric-Indoor-Large-hf", "CC BY-NC 4.0, not for commercial use"),
 }
-STORED = "file"  # in place of a model: depth that lies beside the frames
 DEPTH_CHOICES = f"{', '.join(DEPTH_MODELS)}, a folder with such a model, or {STORED} (depth beside the frames)"
 
 _SUFFIXES = (".depth.png", ".depth.npy")  # behind the stem of the picture's name

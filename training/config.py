@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dnnlib.util import UserError
+from datasets.config import DataConfig
+from dnnlib.util import STORED, UserError
 from training.network_config import NetworkConfig
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class TrainingConfig:
 
     network: NetworkConfig
     data: str = "data"
-    single_image_data: str = "photos"
+    single_image_data: str | None = None
     range_selection: str | None = None
     depth_model: str | None = None
     single_image_mix: float = 0.0
@@ -94,7 +95,7 @@ class TrainingConfig:
 
     def _check_geometry(self, refuse: Callable[[bool, str], None]) -> None:
         """Encodings of geometry that contradict each other or would do nothing."""
-        from torch_utils.depth import DEPTH_CHOICES, STORED
+        from torch_utils.depth import DEPTH_CHOICES
 
         source_options = ("no_time_enc", "epipolar_attention_bias", "depth_input", "warp_depth_coor", "plane_sweep")
         useless = [name for name in source_options if self.network.uncond and getattr(self.network, name)]
@@ -121,6 +122,15 @@ class TrainingConfig:
     def resolution(self) -> int:
         """Side of the training images."""
         return self.network.img_resolution
+
+    def pairs(self, split: str) -> DataConfig:
+        """Pairs of the clips, as they are judged on."""
+        return DataConfig(self.data, split, self.range_selection, seed=self.seed, depth_model=self.depth_model)
+
+    def training_pairs(self) -> DataConfig:
+        """Pair k of the run is item k: clips, mixed with single photographs where asked for."""
+        mix = {"single_image_mix": self.single_image_mix, "single_image_data": self.single_image_data}
+        return dataclasses.replace(self.pairs("train"), **mix)
 
     def build_network(self) -> NVPrecond:
         """The network, with weights that depend on the seed alone."""
