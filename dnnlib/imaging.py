@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import accumulate
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from dnnlib.util import UserError, atomic_path
+from dnnlib.util import UserError, atomic_path, check_regular
 
 _PAPER, _INK = (255, 255, 255), (34, 34, 34)
 MOST_PIXELS = 89_478_485  # beyond which Pillow warns: 256 MiB of RGB
@@ -43,6 +44,8 @@ def open_image(
     """
     name = getattr(source, "name", "the picture") if hasattr(source, "read") else os.fspath(source)
     try:
+        if not hasattr(source, "read") and not Path(source).is_dir():
+            check_regular(source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for what is refused below
             image = Image.open(source, formats=tuple(formats or picture_formats()))
@@ -60,7 +63,17 @@ def open_image(
             f"make it smaller first"
         ) from None
     # What Pillow raises on broken files depends on the format and on where it breaks.
-    except (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, struct.error) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        EOFError,
+        MemoryError,
+        struct.error,
+    ) as error:
         if _is_heif(source) and "HEIF" not in picture_formats():
             raise UserError(f"{name} is HEIC, which needs a package to be read: pip install pillow-heif") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
