@@ -250,7 +250,8 @@ def test_stored_weights_keep_their_length(data: Path, processes: Processes) -> N
         weight.mul_(3)
     seen = []
     trainer.loss = lambda net, batch, generators: seen.append(weight.detach().clone()) or weight.sum() * batch.target
-    trainer.step(collate([training_pairs(trainer.config)[0]] * 4))
+    pairs = open_pairs(trainer.config.training_pairs(), trainer.config.resolution)
+    trainer.step(collate([pairs[0]] * 4))
     assert float(seen[0].square().mean()) == pytest.approx(1, abs=1e-3)
 
 
