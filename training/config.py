@@ -20,7 +20,7 @@ PRECISIONS = ("float32", "float16", "bfloat16")
 
 # What may differ between a run and its continuation: where, how fast and how talkative, not what is computed.
 _FREE_TO_CHANGE = {
-    *("data", "single_image_data", "duration", "batch_gpu", "workers", "bench"),
+    *("data", "single_image_data", "duration", "batch_gpu", "workers", "bench", "compile"),
     *("status", "snapshot", "checkpoint", "samples", "metrics"),
 }
 
@@ -45,7 +45,7 @@ class TrainingConfig:
         ema_stds: relative standard deviations of the power-function averages.
         seed: names initial weights, pairs and noise.
         workers: data loading processes per process.
-        bench: let cuDNN measure which convolution is fastest.
+        bench: let cuDNN measure which convolution is fastest; compile: have `torch.compile` fuse element-wise work.
         status, snapshot, checkpoint, samples, metrics: every how many images; None is never.
     """
 
@@ -70,6 +70,7 @@ class TrainingConfig:
     seed: int = 0
     workers: int = 2
     bench: bool = True
+    compile: bool = False
     status: int = 128 << 10
     snapshot: int | None = 8 << 20
     checkpoint: int | None = 8 << 20

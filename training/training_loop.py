@@ -34,6 +34,7 @@ from torch_utils.distributed import Processes
 from torch_utils.random import SeededGenerators, seed_of
 from training.checkpoint import check_moments, kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
+from training.layers import normalize_weights
 from training.model_io import copy_weights, save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
@@ -78,6 +79,8 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.0, betas=(0.9, 0.99), fused=fused)
         self.nonfinite = torch.zeros([], dtype=torch.int64, device=device)
         self._wrapped: nn.Module = self.net
+        if config.compile:
+            self.net.compile_parts(graphs=False)
         if self.processes.world_size > 1:
             self._wrapped = DistributedDataParallel(self.net)
 
@@ -98,6 +101,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
+        normalize_weights(self.net)
         mean_loss = torch.zeros([], device=device)
         for rows, is_last in self._micro_batches():
             names = [(config.seed, number) for number in self.image_numbers(self.images)[rows]]

@@ -227,6 +227,34 @@ def test_half_precision_stays_close(data: Path, processes: Processes, precision:
     assert {parameter.dtype for parameter in half.net.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("network", [{}, dict(super_res=True, img_resolution=32, plane_sweep=2)])
+def test_a_compiled_step_is_the_same_step(
+    data: Path, processes: Processes, network: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_part(part: torch.nn.Module, mode: str) -> None:  # the real one, without minutes of C++
+        assert mode == "default"
+        part._compiled_call_impl = torch.compile(part._call_impl, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_part)
+    config = tiny_config(data, network, precision="bfloat16", batch_gpu=2)
+    plain, compiled = (steps(dataclasses.replace(config, compile=fused), processes, 2) for fused in (False, True))
+    torch.testing.assert_close(torch.stack(compiled.losses), torch.stack(plain.losses), rtol=1e-3, atol=0)
+    assert relative_difference(compiled.net.state_dict(), plain.net.state_dict()) < 1e-2
+
+
+def test_stored_weights_keep_their_length(data: Path, processes: Processes) -> None:
+    """In a step, whatever the optimiser made of them before."""
+    trainer = steps(tiny_config(data, ramp_up=0), processes)
+    weight = trainer.net.unet.out_conv.weight
+    with torch.no_grad():
+        weight.mul_(3)
+    seen = []
+    trainer.loss = lambda net, batch, generators: seen.append(weight.detach().clone()) or weight.sum() * batch.target
+    pairs = open_pairs(trainer.config.training_pairs(), trainer.config.resolution)
+    trainer.step(collate([pairs[0]] * 4))
+    assert float(seen[0].square().mean()) == pytest.approx(1, abs=1e-3)
+
+
 def test_dropout_does_not_depend_on_what_was_drawn_before(data: Path, processes: Processes) -> None:
     config = tiny_config(data, dict(dropout=0.5))
     first = steps(config, processes)
