@@ -42,7 +42,7 @@ def test_one_command(network: str, photo: Path, tmp_path: Path) -> None:
     assert frames | {"video.gif", "sheet.png", "trajectory.json"} <= {path.name for path in out.iterdir()}
     document = json.loads((out / "trajectory.json").read_text())
     assert document["neighbours"]["pairs"] == 2
-    assert (document["trajectory"], document["steps"]) == ("orbit", 1)
+    assert (document["trajectory"], document["num_steps"]) == ("orbit", 1)
     again = run(network, "--image", photo, "--trajectory", out / "trajectory.json", "--outdir", tmp_path / "again")
     assert again.exit_code == 0, again.output
     for name in frames:  # what was written is read back as the same path
@@ -128,14 +128,14 @@ def test_estimate_counts_frames_and_samples(network: str, photo: Path) -> None:
         (["--image", "{dot}"], "is 1x1 pixels"),
         (["--image", "{photo}", "--frames", "0"], "a path of 0 frames shows nothing"),
         (["--image", "{photo}", "--trajectory", "loop"], "there is no camera path 'loop'"),
-        (["--image", "{photo}", "--trajectory", "{text}"], "text.txt: plain matrices do not tell their convention"),
+        (["--image", "{photo}", "--trajectory", "{text}"], "text.txt: line 1: 3 columns where 12 or 16"),
         (["--image", "{photo}", "--samples", "9"], "9 samples need as many seeds; --seeds has 8"),
         (["--image", "{photo}", "--range-selection", "mid"], "--range-selection is for pairs of a data set"),
         (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),
         (["--frames", "3"], "--frames is for paths: leave it out, or give --image or --clip"),
-        (["--image", "{photo}", "--fps", "0"], "0 frames a second is no speed"),
-        (["--image", "{photo}", "--fps", "nan"], "nan frames a second is no speed"),
-        (["--image", "{photo}", "--scene-scale", "inf"], "the scene scale is inf"),
+        (["--image", "{photo}", "--fps", "0"], "--fps must be in (0, inf), but is 0"),
+        (["--image", "{photo}", "--fps", "nan"], "--fps must be in (0, inf), but is nan"),
+        (["--image", "{photo}", "--scene-scale", "inf"], "--scene-scale must be in (-inf, inf)"),
         (["--image", "{photo}", "--outdir", "{text}/out"], "choose another folder"),
     ],
 )

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
+from datasets.path_config import ViewPath
 from datasets.trajectories import check_frames
 from datasets.trajectory_files import write_trajectory
-from datasets.user_image import Photograph
 from dnnlib.imaging import contact_sheet, read_image, save_png
+from dnnlib.settings import plain
 from dnnlib.util import UserError, writable_directory
 from dnnlib.video import AddFrame, gif_writer, mp4_writer
 from torch_utils.cameras import Camera, View
@@ -25,9 +26,8 @@ from torch_utils.known_pixels import keep_known
 from torch_utils.memory import in_parts
 from torch_utils.warping import same_place, turned_view
 from training.generation import NovelViewSampler
+from training.path_config import RenderConfig
 from training.precond import NVPrecond
-
-Condition = Literal["first", "chain", "stochastic"]
 
 _MOST_KEY_FRAMES = 16  # that stochastic conditioning remembers, so that memory does not grow with the path
 _SHEET_COLUMNS = 6
@@ -44,48 +44,38 @@ class PathRenderer:
     """Frames along a path. Iterating yields, for each camera, uint8 [samples, 3, R, R].
 
     Attributes:
-        photograph: the view all begins with; cameras: the path, in the photograph's world.
-        seeds: one for each sample of a frame. All frames share its noise, unless `fresh_noise`.
-        condition: what a frame is conditioned on: "first", the photograph; "chain", the newest key frame; "stochastic",
-            at every evaluation of the network another view of the photograph and the key frames so far.
-        key_every: every so many frames one becomes a key frame. Each sample has its own.
+        seeds: one for each sample of a frame.
         batch_size: images at once; changes nothing but speed and memory.
-        known_pixels: what the photograph shows of a view is kept, in key frames too: see `torch_utils.known_pixels`.
     """
 
     sampler: NovelViewSampler
-    photograph: View
-    cameras: Sequence[Camera]
+    path: ViewPath
+    config: RenderConfig = field(default_factory=RenderConfig)
     seeds: Sequence[int] = (0,)
-    condition: Condition = "first"
-    key_every: int = 4
     batch_size: int = 4
-    fresh_noise: bool = False
-    known_pixels: bool = False
 
     def __post_init__(self) -> None:
-        check_frames(len(self.cameras))
-        if self.condition not in get_args(Condition):
-            raise UserError(f"frames cannot follow from {self.condition!r}: choose {', '.join(get_args(Condition))}")
+        check_frames(len(self.path.cameras))
 
     @property
     def square_cameras(self) -> list[Camera]:
         """The cameras of the pictures that come out."""
         side = self.sampler.resolution
-        return [camera.square(side) for camera in self.cameras]
+        return [camera.square(side) for camera in self.path.cameras]
 
     def __len__(self) -> int:
-        return len(self.cameras)
+        return len(self.path.cameras)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        views = [[self.photograph] for _ in self.seeds]  # of each sample: the photograph, then its key frames
-        cameras = self.square_cameras
-        span = len(self) if self.condition == "first" else self.key_every
+        condition, cameras = self.config.condition, self.square_cameras
+        known = self.config.known_pixels and not self.path.truth
+        views = [[self.path.photograph.view] for _ in self.seeds]  # of each sample: the photograph, then its key frames
+        span = len(self) if condition == "first" else self.config.key_every
         for start, stop in pairwise([0, *range(span + 1, len(self), span), len(self)]):
-            pools = [seen[-1:] if self.condition == "chain" else seen for seen in views]
+            pools = [seen[-1:] if condition == "chain" else seen for seen in views]
             for camera, images in zip(cameras[start:stop], self._frames(range(start, stop), pools), strict=True):
-                if self.known_pixels:
-                    images = torch.stack([keep_known(image, self.photograph, camera) for image in images])
+                if known:
+                    images = torch.stack([keep_known(image, self.path.photograph.view, camera) for image in images])
                 yield images
             camera = cameras[stop - 1]
             views = [
@@ -102,8 +92,9 @@ class PathRenderer:
         """The image of each (frame, sample), [3, R, R], computed in batches."""
 
         def make(batch: Sequence[tuple[int, int]]) -> torch.Tensor:
-            seeds = [(self.seeds[s], frame) if self.fresh_noise else self.seeds[s] for frame, s in batch]
-            return self.sampler([pools[s] for _, s in batch], [self.cameras[frame] for frame, _ in batch], seeds)
+            fresh, cameras = self.config.fresh_noise, self.path.cameras
+            seeds = [(self.seeds[s], frame) if fresh else self.seeds[s] for frame, s in batch]
+            return self.sampler([pools[s] for _, s in batch], [cameras[frame] for frame, _ in batch], seeds)
 
         for start in range(0, len(items), self.batch_size):
             for images in in_parts(make, items[start : start + self.batch_size]):
@@ -137,7 +128,7 @@ class PathFolder:
         self.folder = writable_directory(folder)
         earlier = [file for pattern in _PATTERNS for file in folder.glob(pattern)]
         if earlier and not overwrite:
-            raise UserError(f"{folder} holds the frames of another path: give --overwrite or another --outdir")
+            raise UserError(f"{folder} holds the frames of another path: give `overwrite` or another `outdir`")
         for file in earlier:
             file.unlink()
 
@@ -146,39 +137,29 @@ class PathFolder:
         return self.folder / (f"frame_{number:06d}.png" if seed is None else f"frame_{number:06d}_seed{seed}.png")
 
     def write(
-        self,
-        renderer: PathRenderer,
-        photograph: Photograph,
-        *,
-        fps: float = 12,
-        homography: bool = False,
-        truth: Sequence[View] = (),
-        reports: Sequence[Report] = (),
-        formats: Sequence[str] = (),
-        details: Mapping[str, Any] | None = None,
+        self, renderer: PathRenderer, reports: Sequence[Report] = (), details: Mapping[str, Any] | None = None
     ) -> Iterator[Path]:
         """Render a path into the folder; yields the file of every frame as it appears.
 
         Args:
-            homography: write what the photograph shows where the camera has only turned or zoomed.
-            truth: what the cameras of the path really saw, [3, R, R] each; R is the sampler's resolution.
+            renderer: its config says what is written; true views must have its sampler's resolution.
             reports: judge the samples of the first seed.
-            formats: write the path in these formats of `trajectory_files.FORMATS`, too.
             details: more for `trajectory.json`.
         """
-        cameras = renderer.square_cameras
-        source = _pixels(photograph.view.square(renderer.sampler.resolution).image)
-        true_pictures = [_pixels(view.image) for view in truth] or [None] * len(cameras)
+        path, config, cameras = renderer.path, renderer.config, renderer.square_cameras
+        view = path.photograph.view
+        source = _pixels(view.square(renderer.sampler.resolution).image)
+        true_pictures = [_pixels(true.image) for true in path.truth] or [None] * len(cameras)
         with ExitStack() as stack:
-            videos = self._open_videos(stack, fps)
+            videos = self._open_videos(stack, config.fps)
             for number, (camera, samples, true) in enumerate(zip(cameras, renderer, true_pictures, strict=True)):
                 pictures = [_pixels(image) for image in samples]
                 for picture, seed in zip(pictures, [None, *renderer.seeds[1:]], strict=True):
                     save_png(self.frame(number, seed), picture)
                 if len(pictures) > 1:
                     save_png(self.folder / f"spread_{number:06d}.png", spread_map(samples))
-                if homography and same_place(photograph.view.camera, camera):
-                    save_png(self.folder / f"homography_{number:06d}.png", _masked(photograph.view, camera))
+                if config.baseline == "homography" and same_place(view.camera, camera):
+                    save_png(self.folder / f"homography_{number:06d}.png", _masked(view, camera))
                 if true is not None:
                     save_png(self.folder / f"truth_{number:06d}.png", true)
                 for report in reports:
@@ -187,7 +168,7 @@ class PathFolder:
                     add(pictures[0] if true is None else np.concatenate([source, pictures[0], true], axis=1))
                 yield self.frame(number)
         found = {name: value for report in reports for name, value in report.summary().items()}
-        self._finish(renderer, photograph, cameras, formats, {**(details or {}), **found})
+        self._finish(renderer, {**(details or {}), **found})
 
     def _open_videos(self, stack: ExitStack, fps: float) -> list[AddFrame]:
         videos = [stack.enter_context(gif_writer(self.folder / "video.gif", fps))]
@@ -197,20 +178,15 @@ class PathFolder:
             _log.warning("no video.mp4: %s. The GIF and the frames are written.", error)
         return videos
 
-    def _finish(
-        self,
-        renderer: PathRenderer,
-        photograph: Photograph,
-        cameras: Sequence[Camera],
-        formats: Sequence[str],
-        details: Mapping[str, Any],
-    ) -> None:
+    def _finish(self, renderer: PathRenderer, details: Mapping[str, Any]) -> None:
+        path, config, cameras = renderer.path, renderer.config, renderer.square_cameras
         names = [self.frame(number).name for number in range(len(cameras))]
-        settings = {name: getattr(renderer, name) for name in ("condition", "key_every", "fresh_noise", "known_pixels")}
+        photograph = path.photograph
         lens = {"name": photograph.name, "fov_deg": photograph.fov_deg, "fov_from": photograph.fov_from}
-        extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings, **details}
+        settings = plain({**asdict(renderer.sampler.config), **asdict(config), **path.details, **details})
+        extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings}
         write_trajectory(self.folder / "trajectory.json", cameras, names=names, extra=extra)
-        for kind in formats:
+        for kind in config.export:
             target = self.folder / _EXPORTS[kind]
             if kind == "colmap":
                 target.mkdir(exist_ok=True)

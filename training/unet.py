@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from training.layers import (
@@ -110,7 +111,7 @@ class Block(nn.Module):
         x = torch.add(residual, x, alpha=self.res_main_weight)
         if self.attn_qkv is not None:
             x = torch.add(self._attention(x, source, distance_BTS, patch), x, alpha=self.attn_main_weight)
-        return x.clip(-self.clip_act, self.clip_act)
+        return F.hardtanh(x, -self.clip_act, self.clip_act)  # the gradient of clip takes four passes
 
     def _skip(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.conv_skip is None else self.conv_skip(x)
@@ -131,8 +132,8 @@ class Block(nn.Module):
                 bias_BHTS = F.pad(bias_BHTS, (k.shape[2], 0)).to(x.dtype)  # the denoiser's own tokens come first
             k, v = torch.cat([k, x_k], dim=2), torch.cat([v, x_v], dim=2)
         y_BHTD = attend(q, k, v, bias_BHTS)
-        y_BCT = y_BHTD.transpose(1, 2).flatten(2).mT
-        return self.attn_proj(y_BCT.unflatten(2, x.shape[-2:]))
+        y_BTC = rearrange(y_BHTD, "b h t d -> b t (h d)")  # channels last, as convolutions want them
+        return self.attn_proj(rearrange(y_BTC, "b (y x) c -> b c y x", y=x.shape[2]))
 
     def _epipolar_bias(self, distance_BTS: torch.Tensor, patch: float) -> torch.Tensor:
         """m sigmoid(exp(temperature) (patch/sqrt(2) + shift - distance)) + bias: [B, H, T, S].

@@ -16,6 +16,7 @@ from PIL import Image
 from dnnlib.page import Studio, create_app, serve
 from tests.golden import tiny_network
 from training.generation import NovelViewSampler
+from training.sampling_config import SamplingConfig
 from training.viewer import PageRenderer
 
 TOKEN = "word-of-this-run"
@@ -36,7 +37,7 @@ class SlowReport:
 @contextmanager
 def site(folder: Path, port: int = 0, sampler: NovelViewSampler | None = None) -> Iterator[str]:
     """The page with a tiny network, at an address."""
-    sampler = sampler or NovelViewSampler(tiny_network(), sampler_kwargs={"num_steps": 2})
+    sampler = sampler or NovelViewSampler(tiny_network(), config=SamplingConfig(num_steps=2))
     studio = Studio(folder, PageRenderer(sampler, SlowReport))
     with socket.create_server(("127.0.0.1", port)) as listener:
         app = create_app(studio, TOKEN, ["127.0.0.1"])
