@@ -53,8 +53,13 @@ def run_identity(
     """All that decides what the picture of a seed shows, ready for JSON: networks by the SHA-256 of their files."""
     pairs = None if data.pairs is None else file_sha256(data.pairs)
     where = {"data": str(Path(data.data).resolve()), "split": data.split, "range_selection": data.range_selection}
+    return plain({**network_identity(paths, files), **asdict(sampler.config), **where, "pairs": pairs})
+
+
+def network_identity(paths: Mapping[Role, Path], files: NetworkFiles) -> dict[str, Any]:
+    """Networks by the SHA-256 of their files, and the depth model by its name."""
     networks = {role: file_sha256(paths[role]) if role in paths else None for role in ROLES}
-    return plain({**networks, "depth_model": files.depth_model, **asdict(sampler.config), **where, "pairs": pairs})
+    return {**networks, "depth_model": files.depth_model}
 
 
 @dataclass
