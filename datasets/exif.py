@@ -78,13 +78,13 @@ def _pixels_per_mm(tags: Mapping[int, Any], longer_side: int) -> float | None:
     if not density:
         return None
     stored = max(_number(tags, _WIDTH) or 0, _number(tags, _HEIGHT) or 0) or longer_side
-    return density / _UNIT_MM.get(tags.get(_RESOLUTION_UNIT), 25.4) * longer_side / stored
+    return density / _UNIT_MM.get(tags.get(_RESOLUTION_UNIT, 0), 25.4) * longer_side / stored
 
 
 def _number(tags: Mapping[int, Any], tag: int) -> float | None:
     """A positive number, or None for what is none: EXIF writes 0, and 0/0, for unknown."""
     try:
-        value = float(tags.get(tag))
+        value = float(tags.get(tag, 0))
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     return value if 0 < value < math.inf else None

@@ -147,6 +147,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
         return image  # a damaged profile, or one for other channels: viewers ignore it, too
+    if converted is None:
+        return image
     if image.mode == "RGBA":
         converted.putalpha(image.getchannel("A"))
     return converted

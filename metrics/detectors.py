@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -130,7 +131,8 @@ def _dinov2(device: torch.device, weights: str | None) -> tuple[DetectorInfo, Ex
         files = ["config.json", "model.safetensors"]
         folder = Path(weights or snapshot_download(DINOV2_REPOSITORY, allow_patterns=files))
         with _no_progress_bar():
-            model, report = Dinov2Model.from_pretrained(folder, output_loading_info=True)
+            loaded: Any = Dinov2Model.from_pretrained(folder, output_loading_info=True)
+        model, report = loaded
         digest = file_sha256(folder / "model.safetensors")
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(

@@ -136,8 +136,8 @@ class TrainingConfig:
 
     def training_pairs(self) -> DataConfig:
         """Pair k of the run is item k: clips, mixed with single photographs where asked for."""
-        mix = {"single_image_mix": self.single_image_mix, "single_image_data": self.single_image_data}
-        return dataclasses.replace(self.pairs("train"), **mix)
+        mix, data = self.single_image_mix, self.single_image_data
+        return dataclasses.replace(self.pairs("train"), single_image_mix=mix, single_image_data=data)
 
     def build_network(self) -> NVPrecond:
         """The network, with weights that depend on the seed alone."""
