@@ -143,10 +143,12 @@ def _follow_paths(job: Job, processes: Processes) -> tuple[Failures, int]:
     from training.batching import choose_batch
     from training.failures import Failures
     from training.generation import open_sampler
-    from training.trajectory import PathFolder, PathRenderer
+    from training.results import network_identity
+    from training.trajectory import PathFolder, PathRenderer, path_identity
 
     check_fps(job.render.fps)  # now, and not in a folder that has begun to fill
-    sampler, _ = open_sampler(job.networks, job.sampling, processes.device)
+    sampler, files = open_sampler(job.networks, job.sampling, processes.device)
+    networks = network_identity(files, job.networks)
     samples, frames = job.render.samples, job.path.frames
     batch = choose_batch(job.batch, sampler, frames and frames * samples)
     details = asdict(job.networks)
@@ -155,7 +157,8 @@ def _follow_paths(job: Job, processes: Processes) -> tuple[Failures, int]:
         folder = job.outdir / (name if len(paths) > 1 else "")
         try:
             renderer = PathRenderer(sampler, paths[name](), job.render, job.seeds[:samples], batch)
-            _follow_path(renderer, PathFolder(folder, job.overwrite), details, processes)
+            target = PathFolder(folder, job.overwrite, path_identity(renderer, networks))
+            _follow_path(renderer, target, details, processes)
         except Exception as error:
             failures.add(name, error)
     failures.gather(processes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dnnlib.settings import Settings, setting
 from dnnlib.util import STORED, UserError, parse_range_selection
@@ -67,7 +67,7 @@ def open_pairs(config: DataConfig, resolution: int | None = None) -> PairDataset
     from datasets.realestate10k import RealEstate10K
 
     listed = None if config.pairs is None else read_pairs(config.pairs)
-    how = {"seed": config.seed, "pairs": listed, "depth": config.stored_depth}
+    how: dict[str, Any] = {"seed": config.seed, "pairs": listed, "depth": config.stored_depth}
     clips = RealEstate10K(config.data, config.split, config.range_selection, resolution, **how)
     if not config.single_image_mix:
         return clips

@@ -217,7 +217,8 @@ def _own_file(clip: Clip, position: int, recipe: Recipe) -> bytes | None:
         return None
     data = clip.read(position)
     with open_image(io.BytesIO(data)) as file:
-        fits = file.format == _ENCODERS[recipe.codec]["format"] and file.mode == "RGB" and not file.getexif()
+        plain = file.mode == "RGB" and not file.getexif() and not file.info.get("icc_profile")
+        fits = file.format == _ENCODERS[recipe.codec]["format"] and plain
     return data if fits else None
 
 

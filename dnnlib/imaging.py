@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from dnnlib.util import UserError, atomic_path, check_regular
@@ -120,13 +121,37 @@ def read_image(source: str | os.PathLike[str] | BinaryIO, *, upright: bool = Tru
     with open_image(source) as image:
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
-        return np.array(_to_rgb(image))
+        return np.array(_to_rgb(_to_srgb(image)))
 
 
 def image_size(source: str | os.PathLike[str] | BinaryIO) -> tuple[int, int]:
     """Width and height of a picture as it is stored, from its header. Raises UserError as `open_image`."""
     with open_image(source) as image:
         return image.size
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Colours of an embedded profile converted to sRGB, transparency kept; without a profile, the same image."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image
+    if image.mode in ("P", "PA", "LA", "La", "RGBa"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return image
+        colours = image.convert("RGB") if image.mode == "RGBA" else image
+        converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
+        return image  # a damaged profile, or one for other channels: viewers ignore it, too
+    if converted is None:
+        return image
+    if image.mode == "RGBA":
+        converted.putalpha(image.getchannel("A"))
+    return converted
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

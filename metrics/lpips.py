@@ -87,6 +87,8 @@ class LPIPS(nn.Module):
                 self.add_module(f"conv{index}", convolution)
                 width, index = layer.channels, index + 1
             self.add_module(f"lin{number}", nn.Conv2d(width, 1, 1, bias=False))
+        self.shift: torch.Tensor
+        self.scale: torch.Tensor
         self.register_buffer("shift", torch.tensor(_SHIFT)[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(_SCALE)[:, None, None], persistent=False)
 
@@ -96,10 +98,14 @@ class LPIPS(nn.Module):
         At every layer, feature vectors of unit length are compared: equation 1 of the paper.
         Raises UserError where an image is smaller than the backbone's `min_side`.
         """
+        return self.distance(pixels_to_float(images), pixels_to_float(target))
+
+    def distance(self, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """As `forward`, of float32 in [-1, 1]; with gradients."""
         side = self.backbone.min_side
         if min(images.shape[-2:]) < side:
             raise UserError(f"LPIPS needs images of {side} pixels a side or more, not {list(images.shape[-2:])}")
-        x = (pixels_to_float(torch.cat([images, target])) - self.shift) / self.scale
+        x = (torch.cat([images, target]) - self.shift) / self.scale
         distance = x.new_zeros(len(images))
         index = 0
         for number, stage in enumerate(self.backbone.stages):

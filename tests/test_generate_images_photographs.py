@@ -149,3 +149,43 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, network: str,
     assert result.output.strip().splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("condition", ["first", "chain", "stochastic"])
+def test_a_path_resumes_with_the_same_command_also_over_many_photographs(
+    condition: str, network: str, tmp_path: Path
+) -> None:
+    photograph(tmp_path / "photos" / "a.png")
+    photograph(tmp_path / "photos" / "b.png", 30, 50)
+    out = tmp_path / "out"
+    command = ["--image", tmp_path / "photos", "--frames", 5, "--condition", condition, "--key-every", 2]
+    command += ["--samples", 2, "--export", "colmap", "--outdir", out]
+    assert run(network, *command).exit_code == 0
+    whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    lost = ["a/frame_000001.png", "a/frame_000003_seed1.png", "a/trajectory.json", "a/video.gif", "b/sheet.png"]
+    for name in [*lost, *(f"b/frame_{k:06d}.png" for k in range(5))]:
+        (out / name).unlink()
+    kept = (out / "a/frame_000002.png").stat().st_mtime_ns
+    result = run(network, *command)
+    assert result.exit_code == 0, result.output
+    assert (out / "a/frame_000002.png").stat().st_mtime_ns == kept
+    again = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert again.keys() == whole.keys()
+    assert [path for path in whole if path.suffix != ".mp4" and again[path] != whole[path]] == []
+
+
+def test_another_path_is_refused_and_overwriting_leaves_nothing_of_it(
+    network: str, photo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ["--image", photo, "--frames", 3, "--outdir", out]
+    exports = ["--export", "colmap", "--export", "realestate10k", "--export", "matrices"]
+    assert run(network, *command, "--samples", 2, "--baseline", "homography", *exports).exit_code == 0
+    (out / "mine.txt").write_text("kept")
+    result = run(network, *command, "--steps", 3)
+    assert result.exit_code == 2
+    assert "holds the frames of another path (another num_steps, seeds)" in result.output
+    assert run(network, *command, "--trajectory", "zoom", "--frames", 2, "--overwrite").exit_code == 0
+    assert {path.name for path in out.iterdir()} - {"video.mp4"} == {
+        "frame_000000.png", "frame_000001.png", "path.json", "trajectory.json", "video.gif", "sheet.png", "mine.txt"
+    }  # fmt: skip

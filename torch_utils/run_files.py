@@ -78,8 +78,10 @@ class PairRecord:
 
     @classmethod
     def _checked(cls, content: Mapping[str, Any]) -> PairRecord:
-        numbers = {name: int(content[name]) for name in ("seed", "source_index", "target_index", "gap")}
-        cameras = {name: [float(x) for x in content[name]] for name in ("source_camera", "target_camera")}
+        numbers: dict[str, Any] = {name: int(content[name]) for name in ("seed", "source_index", "target_index", "gap")}
+        cameras: dict[str, Any] = {
+            name: [float(x) for x in content[name]] for name in ("source_camera", "target_camera")
+        }
         return cls(clip=str(content["clip"]), **numbers, **cameras)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -48,7 +49,7 @@ class MemoryNeed:
 
 def measure_memory(sampler: NovelViewSampler) -> MemoryNeed:
     """What sampling takes, by two small probes."""
-    small, large = (peak_memory(lambda n=n: probe(sampler, n), sampler.device) for n in _PROBE_BATCHES)
+    small, large = (peak_memory(partial(probe, sampler, n), sampler.device) for n in _PROBE_BATCHES)
     per_image = max(large - small, 0) / (_PROBE_BATCHES[1] - _PROBE_BATCHES[0])
     return MemoryNeed(small - per_image, per_image)
 

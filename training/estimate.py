@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -131,19 +132,19 @@ def estimate_sampling(sampler: NovelViewSampler, batch: int | Literal["auto"], i
     """
     memory = measure_memory(sampler)
     fitting = fitting_batch(sampler, memory)
-    batch = min(fitting, images, fitting if batch == "auto" else batch)
-    networks = {}
+    size = min(fitting, images, fitting if batch == "auto" else batch)
+    networks: dict[str, NetworkEstimate] = {}
     for role, evaluations in sampler.evaluations.items():
         net = sampler.networks[role]
         alone = NovelViewSampler(net, depth_model=sampler.depth_model)
-        probe(alone, batch)  # warms up
+        probe(alone, size)  # warms up
         networks[role] = NetworkEstimate(
             parameters=sum(parameter.numel() for parameter in net.parameters()),
             evaluations=evaluations,
-            flop=_extrapolate(lambda n, alone=alone: count_flop(alone, 1, n), evaluations),
-            seconds=_extrapolate(lambda n, alone=alone: _seconds(alone, batch, n), evaluations) / batch,
+            flop=_extrapolate(partial(count_flop, alone, 1), evaluations),
+            seconds=_extrapolate(partial(_seconds, alone, size), evaluations) / size,
         )
-    return SamplingEstimate(networks, batch, memory, fitting)
+    return SamplingEstimate(networks, size, memory, fitting)
 
 
 def count_flop(sampler: NovelViewSampler, batch: int, evaluations: int) -> int:

@@ -147,6 +147,8 @@ class MPFourier(nn.Module):
 
     def __init__(self, channels: int, bandwidth: float = 1.0) -> None:
         super().__init__()
+        self.freqs: torch.Tensor
+        self.phases: torch.Tensor
         self.register_buffer("freqs", 2 * math.pi * bandwidth * torch.randn(channels))
         self.register_buffer("phases", 2 * math.pi * torch.rand(channels))
 
@@ -208,7 +210,7 @@ class MPHeads(MPConv):
         super().__init__(channels, parts * channels, 1)
         self.heads, self.parts = heads, parts
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]  # parts, and no gain
         """[B, C, R, R] to `parts` tensors [B, heads, R R, C/heads], normalised over their last dimension."""
         y = super().forward(x)
         y = rearrange(y, "b (part head d) y x -> b (y x) part head d", part=self.parts, head=self.heads)

@@ -53,8 +53,13 @@ def run_identity(
     """All that decides what the picture of a seed shows, ready for JSON: networks by the SHA-256 of their files."""
     pairs = None if data.pairs is None else file_sha256(data.pairs)
     where = {"data": str(Path(data.data).resolve()), "split": data.split, "range_selection": data.range_selection}
+    return plain({**network_identity(paths, files), **asdict(sampler.config), **where, "pairs": pairs})
+
+
+def network_identity(paths: Mapping[Role, Path], files: NetworkFiles) -> dict[str, Any]:
+    """Networks by the SHA-256 of their files, and the depth model by its name."""
     networks = {role: file_sha256(paths[role]) if role in paths else None for role in ROLES}
-    return plain({**networks, "depth_model": files.depth_model, **asdict(sampler.config), **where, "pairs": pairs})
+    return {**networks, "depth_model": files.depth_model}
 
 
 @dataclass
@@ -141,7 +146,7 @@ class RunFolder:
             yield GeneratedBatch(some, [dataset[seed].square(resolution) for seed in some], torch.stack(images))
 
     def finish(
-        self, seeds: Sequence[int], dataset: PairSource, resolution: int, failed: Mapping[int, str] | None = None
+        self, seeds: Sequence[int], dataset: PairSource, resolution: int, failed: Mapping[int | str, str] | None = None
     ) -> None:
         """Complete `run.json` and draw `sheet.png` once all pictures are there but for the failed seeds, told why."""
         seeds = [seed for seed in seeds if seed not in (failed or {})]
@@ -188,7 +193,7 @@ class RunFolder:
             if earlier.get(name) != value
         ]
 
-    def _write(self, failed: Mapping[int, str] | None = None) -> None:
+    def _write(self, failed: Mapping[int | str, str] | None = None) -> None:
         versions = {"python": platform.python_version(), **{name: version(name) for name in _REPORTED_PACKAGES}}
         details = {**self.details, **({"failed": failed} if failed else {}), "versions": versions}
         Run(self.identity, self.records, details).write(self.folder)

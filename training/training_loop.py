@@ -35,6 +35,7 @@ from torch_utils.random import SeededGenerators, seed_of
 from training.checkpoint import check_moments, kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
 from training.layers import normalize_weights
+from training.loss import Distance
 from training.model_io import copy_weights, save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
@@ -66,6 +67,7 @@ class Trainer:
     net: NVPrecond = field(init=False)
     images: int = 0  # seen so far, over all processes
     depth_model: DepthModel | None = field(init=False)
+    distance: Distance | None = None  # of the perceptual term, if the run has one
     losses: list[torch.Tensor] = field(default_factory=list)  # of the steps since somebody last cleared the list
     nonfinite: torch.Tensor = field(init=False)  # entries of the gradient replaced so far
     bad_steps: torch.Tensor = field(init=False)  # in a row, whose loss is not finite
@@ -80,7 +82,7 @@ class Trainer:
         if config.init is not None:
             copy_weights(config.init, self.net)
         self.net = channels_last(self.net.to(device))
-        self.loss = config.build_loss()
+        self.loss = config.build_loss(self.distance)
         self.depth_model = choose_depth_model(config.depth_model, config.needs_depth, device)
         self.ema = PowerFunctionEMA(self.net, config.ema_stds)
         fused = device.type in ("cpu", "cuda")
@@ -186,6 +188,7 @@ def train(
     *,
     evaluate: Evaluate | None = None,
     sr_model: NVPrecond | None = None,
+    distance: Distance | None = None,
 ) -> bool:
     """Train in the run folder `outdir`, going on from its newest checkpoint; returns whether the run came to its end.
 
@@ -197,9 +200,10 @@ def train(
         outdir: on several machines a folder that all of them see.
         evaluate: called every `config.metrics` images on every process, for each published range of frame gaps.
         sr_model: super-resolution network behind the one in training, for sample sheets.
+        distance: of batches of images in [-1, 1], for the perceptual term of a run that has one.
     """
     outdir = Path(outdir)
-    trainer = Trainer(config, processes)
+    trainer = Trainer(config, processes, distance=distance)
     with (
         _own_folder(config, outdir, trainer),
         logging_to(outdir / "log.txt") if processes.is_main else contextlib.nullcontext(),
