@@ -128,7 +128,8 @@ def sweep_planes(
     points = rotated[:, None] + inverse_depths.to(pose)[:, None, None] * shift
     ahead = points[..., 2:] > 0
     # grid_sample counts from -1, the left edge of the first pixel, to 1, the right edge of the last.
-    grid = points[..., :2] / points[..., 2:].clamp(min=1e-6) * points.new_tensor([2 / width, 2 / height]) - 1
+    scale = torch.tensor([2 / width, 2 / height], dtype=points.dtype, device=points.device)
+    grid = points[..., :2] / points[..., 2:].clamp(min=1e-6) * scale - 1
     inside = (ahead.squeeze(-1) & (grid.abs().amax(dim=-1) <= 1)).reshape(batch, -1, 1, height, width)
     grid = grid.clamp(-2, 2).reshape(batch, -1, width, 2)
     planes = F.grid_sample(image, grid.to(image), padding_mode="border", align_corners=False)
