@@ -26,8 +26,8 @@ def probe(sampler: NovelViewSampler, batch: int, evaluations: int = 1) -> None:
     side, depth = sampler.net.img_resolution, torch.ones(sampler.net.img_resolution, sampler.net.img_resolution)
     view = View(torch.full((3, side, side), 128, dtype=torch.uint8), Camera.from_fov(_FOV_DEG, side, side), depth)
     short = replace(sampler, guidance_interval=EVERYWHERE, sampler_kwargs={"num_steps": evaluations, "solver": "euler"})
-    low = torch.zeros(batch, 3, side, side, device=sampler.device) if sampler.net.super_res else None
-    short([view] * batch, [view.camera] * batch, range(batch), low)
+    conditioning_image = torch.zeros(batch, 3, side, side, device=sampler.device) if sampler.net.super_res else None
+    short([view] * batch, [view.camera] * batch, range(batch), conditioning_image)
 
 
 @dataclass(frozen=True)

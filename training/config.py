@@ -96,8 +96,8 @@ class TrainingConfig:
         """Encodings of geometry that contradict each other or would do nothing."""
         from torch_utils.depth import DEPTH_CHOICES, STORED
 
-        source_options = ("no_time_enc", "epipolar_attention_bias", "depth_input", "warp_depth_coor", "plane_sweep")
-        useless = [name for name in source_options if self.network.uncond and getattr(self.network, name)]
+        source_options = ("no_time_enc", *self.network.of_source) if self.network.uncond else ()
+        useless = [name for name in source_options if getattr(self.network, name)]
         refuse(bool(useless), f"an unconditional network sees no source view: leave out {', '.join(useless)}")
         refuse(
             self.needs_depth and self.depth_model is None,

@@ -11,7 +11,7 @@ from torch import nn
 from torch_utils.batches import Batch
 from torch_utils.cameras import GEOMETRY_DIM, pixels_to_float
 from torch_utils.random import SeededGenerators
-from training.conditioning import low_resolution_image
+from training.conditioning import shrink_and_enlarge
 from training.encodings import EncodingConfig, Encodings
 from training.loss import NVLoss
 
@@ -24,9 +24,15 @@ class KnownAnswer(nn.Module):
         self.answer, self.u = answer, u
 
     def forward(
-        self, src: torch.Tensor, dst: torch.Tensor, sigma: torch.Tensor, geometry: torch.Tensor, low: Any, **_: Any
+        self,
+        src: torch.Tensor,
+        dst: torch.Tensor,
+        sigma: torch.Tensor,
+        geometry: torch.Tensor,
+        conditioning_image: Any,
+        **_: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.src, self.dst, self.sigma, self.low = src, dst, sigma, low
+        self.src, self.dst, self.sigma, self.conditioning_image = src, dst, sigma, conditioning_image
         return self.answer, torch.full((len(dst), 1, 1, 1), self.u)
 
 
@@ -77,5 +83,5 @@ def test_super_resolution_and_depth_inputs() -> None:
     NVLoss(encodings=Encodings(EncodingConfig(super_res=True, warp_depth_coor=True)))(
         net, batch, SeededGenerators([1, 2, 3])
     )
-    torch.testing.assert_close(net.low, low_resolution_image(pixels_to_float(batch.target)))
+    torch.testing.assert_close(net.conditioning_image, shrink_and_enlarge(pixels_to_float(batch.target)))
     assert torch.equal(net.src[:, 3:], batch.depth)

@@ -63,7 +63,7 @@ class Sampler:
         self.resolution, self.device = SIDE, torch.device("cpu")
 
     def __call__(
-        self, sources: Sequence[View], targets: Sequence[Camera], seeds: Sequence[int], low: None = None
+        self, sources: Sequence[View], targets: Sequence[Camera], seeds: Sequence[int], conditioning_image: None = None
     ) -> torch.Tensor:
         if len(seeds) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory.")

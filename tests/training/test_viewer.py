@@ -69,9 +69,11 @@ def test_a_draft_has_the_camera_of_the_picture_it_announces(
     cameras: list[Camera] = []
     make = NovelViewSampler.__call__
 
-    def watch(self: NovelViewSampler, sources: Any, targets: Any, seeds: Any, low: Any = None) -> torch.Tensor:
+    def watch(
+        self: NovelViewSampler, sources: Any, targets: Any, seeds: Any, conditioning_image: Any = None
+    ) -> torch.Tensor:
         cameras.extend(targets)
-        return make(self, sources, targets, seeds, low)
+        return make(self, sources, targets, seeds, conditioning_image)
 
     monkeypatch.setattr(NovelViewSampler, "__call__", watch)
     wish = {"move": {"pan_deg": 7, "forward": 0.5, "zoom": 1.2}, "fov": 50, "scene_scale": 2}
