@@ -234,9 +234,10 @@ class GeneratedBatches:
     def _make(self, seeds: Sequence[int], pairs_by_seed: Mapping[int, Pair]) -> GeneratedBatch:
         pairs = [pairs_by_seed[seed] for seed in seeds]
         square = [pair.square(self.sampler.resolution) for pair in pairs]
-        # A super-resolution network on its own is judged by what it makes of the true view, made small.
-        targets = pixels_to_float(torch.stack([pair.target.image for pair in square]).to(self.sampler.device))
-        conditioning_image = self.sampler.net.encodings.conditioning_image(targets)
+        conditioning_image = None
+        if self.sampler.net.super_res:  # on its own it is judged by what it makes of the true view, made small
+            targets = pixels_to_float(torch.stack([pair.target.image for pair in square]).to(self.sampler.device))
+            conditioning_image = self.sampler.net.encodings.conditioning_image(targets)
         sources, cameras = [pair.source for pair in pairs], [pair.target.camera for pair in pairs]
         images = self.sampler(sources, cameras, seeds, conditioning_image)
         return GeneratedBatch(list(seeds), square, images)
