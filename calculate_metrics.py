@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.cli import Count, Group, option
-from dnnlib.sampling_options import DATA, batch_option, data_options, network_options, solver_options
+from datasets.config import DATA, DataConfig, open_pairs
+from dnnlib.cli import Count, Group, batch_option, option, preset_option, settings_options, yielding
 from dnnlib.util import UserError, atomic_path, writable_directory
 from presets import SAMPLING
+from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
 
 if TYPE_CHECKING:
     import torch
@@ -116,12 +118,12 @@ def main() -> None:
 
 
 @main.command()
-@network_options(SAMPLING)
-@data_options()
-@option("--pairs", section=DATA, type=PATH, metavar="FILE", help="Pair list: ours, or pixelSplat's evaluation index.")
+@preset_option(SAMPLING, section=NETWORKS)
+@settings_options(NetworkFiles)
+@settings_options(SamplingConfig)
+@settings_options(DataConfig, only=("data", "split", "range_selection", "pairs"))
 @option("--num", section=DATA, type=Count(), default="10000", metavar="N", help="How many pairs.")
 @option("--seed", section=DATA, type=click.IntRange(min=0), default=0, help="The first of them; seed s names pair s.")
-@solver_options()
 @judging_options
 @work_options
 @batch_option(WORK, default=BATCH)
@@ -132,25 +134,22 @@ def gen(
     """Metrics of novel views made on the spot, for pairs of a data set."""
     from tqdm import tqdm
 
-    from datasets.pairs import read_pairs
-    from datasets.realestate10k import RealEstate10K
-    from dnnlib.util import file_sha256
     from metrics.runner import Evaluation
-    from torch_utils.depth import STORED, choose_depth_model
+    from torch_utils.depth import choose_depth_model
     from torch_utils.distributed import start_processes
     from training.batching import choose_batch
     from training.failures import Failures
     from training.generation import GeneratedBatches, open_sampler
-    from training.results import open_result_folder
+    from training.results import RunFolder, generate_into, run_identity
 
     processes = start_processes(options["device"])
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
-    pairs = None if options["pairs"] is None else read_pairs(options["pairs"])
-    where = [options[name] for name in ("data", "split", "range_selection")]
-    dataset = RealEstate10K(*where, resolution=None, pairs=pairs, depth=options["depth_model"] == STORED)
-    logging.info("%s: %s", options["data"], dataset.summary())
-    count = options["num"] if pairs is None else min(options["num"], len(pairs))
-    sampler, files = open_sampler(options, processes.device)
+    options = yielding(options, "range_selection", to="pairs")
+    networks, data = NetworkFiles.of(options), DataConfig.of(options, seed=0)
+    dataset = open_pairs(data)
+    logging.info("%s: %s", data.data, dataset.summary())
+    count = options["num"] if data.pairs is None else min(options["num"], len(dataset))
+    sampler, files = open_sampler(networks, SamplingConfig.of(options), processes.device)
 
     weights, notes = dict(options["weights"]), []
     if metrics is None:
@@ -160,34 +159,31 @@ def gen(
     evaluation.check_count(count)
     warp = baseline == "warp" or evaluation.needs("visible")
     depth_model = choose_depth_model(options["depth_model"], warp, processes.device)
-    folder = None
+    seeds, folder, failures = range(options["seed"], options["seed"] + count), None, Failures()
+    missing = list(seeds)
     if options["outdir"] is not None:
-        more = {} if pairs is None else {"pairs": file_sha256(options["pairs"])}
-        folder = open_result_folder(options, sampler, files, **more)
-        processes.barrier()  # nobody writes before everybody has seen what is there
-
-    seeds = range(options["seed"], options["seed"] + count)
-    mine = processes.share(seeds)
-    records, failures = [], Failures()
+        identity = run_identity(files, networks, sampler, data)
+        folder = RunFolder(options["outdir"], identity, {"networks": networks.by_role, "device": str(processes.device)})
+        missing = folder.missing(seeds, dataset)
+    mine = processes.share(missing)
     most = min(len(mine), BATCH)  # metrics take memory, which no probe sees
     batch_size = choose_batch(options["batch"], sampler, most)
-    batches = GeneratedBatches(sampler, dataset, mine, batch_size, failures.add)
-    for batch in tqdm(batches, unit="batch", disable=not processes.is_main):
+    batches = made = GeneratedBatches(sampler, dataset, mine, batch_size, failures.add)
+    if folder is not None:
+        there = processes.share(sorted({*seeds} - {*missing}))
+        made = chain(
+            generate_into(folder, batches, seeds, processes, failures),
+            folder.load(there, batch_size, dataset, sampler.resolution),
+        )
+    for batch in tqdm(made, total=len(batches), unit="batch", disable=not processes.is_main):
         views = views_of(batch)
         if warp:
             views = views.with_depth(depth_of(batch, depth_model, processes.device))
         evaluation.update(views.with_homography() if baseline == "homography" else views)
-        if folder is not None:
-            records += folder.save(batch, failures.add)
     evaluation.gather(processes)
-    records = processes.gather(records)
     failures.gather(processes)
-    if processes.is_main:
-        if folder is not None:
-            details = {"device": str(processes.device)}
-            folder.finish(seeds, records, dataset, sampler.resolution, details, failures.reasons)
-        if len(failures.reasons) < count:
-            tell(evaluation.compute(options["range_selection"] or "", notes), json_file)
+    if processes.is_main and len(failures.reasons) < count:
+        tell(evaluation.compute(options["range_selection"] or "", notes), json_file)
     processes.close()
     if processes.is_main:
         failures.check(count)

@@ -24,7 +24,14 @@ MODELS = {
 
 # generate_images.py and calculate_metrics.py gen. Whether released weights want the published code's doubly resized
 # intrinsics is not known: set published_intrinsics to True, or pass --published-intrinsics, to try.
-_VIVID = dict(net="vivid-base", gnet="vivid-uncond", sr_model="vivid-sr", guidance=1.5, published_intrinsics=False)
+_VIVID = dict(
+    net="vivid-base",
+    gnet="vivid-uncond",
+    sr_model="vivid-sr",
+    guidance=1.5,
+    range_selection="mid",
+    published_intrinsics=False,
+)
 SAMPLING = {
     "vivid":      dict(**_VIVID),
     "vivid-fast": dict(**_VIVID, solver="dpmpp_2m", steps=16),  # a quarter of the evaluations, see benchmarks/README.md

@@ -29,7 +29,7 @@ RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learni
 @option("--range-selection", section=DATA, type=RangeSelection(), help="Frame gap: mid, long or A-B (A <= gap < B).")
 @option("--depth-model", section=DATA, metavar="NAME|DIR", help="Depth of views: small, base, large, DIR, or file.")
 @option("--single-image-mix", section=DATA, type=float, default=0.0, help="Share of pairs from photographs, [0, 1).")
-@option("--single-image-data", section=DATA, metavar="DIR", default="photos", help="Folder of photographs.")
+@option("--single-image-data", section=DATA, metavar="DIR", help="Their folder.  [default: SingleImages in --data]")
 @option("--resolution", "img_resolution", section=NETWORK, type=int, default=64, help="Side of the images.")
 @option("--channels", "model_channels", section=NETWORK, type=int, default=128, help="Channels of the first level.")
 @option("--channel-mult", section=NETWORK, type=IntList(), default="1,2,3,4", help="Channels of the levels, relative.")
@@ -64,9 +64,10 @@ RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learni
 @option("--init", section=LEARNING, metavar="NET", help="Start from the weights of a network, not from random ones.")
 @option("--batch-gpu", section=SPEED, type=Count(), help="Most images of a process at once.  [default: all]")
 @option("--fp16/--no-fp16", section=SPEED, default=True, help="Compute in float16 on CUDA.")
-@option("--bf16/--no-bf16", section=SPEED, default=False, help="Compute in bfloat16, on any device.")
+@option("--bf16/--no-bf16", section=SPEED, default=None, help="Compute in bfloat16.  [default: on CPUs made for it]")
 @option("--ls", "loss_scaling", section=SPEED, type=float, default=1.0, help="Loss scaling, for float16.")
 @option("--bench/--no-bench", section=SPEED, default=True, help="Let cuDNN measure its convolutions.")
+@option("--compile/--no-compile", section=SPEED, default=False, help="Fuse element-wise work; takes minutes, once.")
 @option("--workers", section=SPEED, type=click.IntRange(min=0), default=2, help="Data loading processes.")
 @option("--status", section=REPORTS, type=Count(), default="128Ki", help="Images between status lines.")
 @option("--snapshot", section=REPORTS, type=Count(), default="8Mi", help="Images between network snapshots.")
@@ -88,7 +89,7 @@ def main(**options: Any) -> None:
     dry_run, metrics_num = options.pop("dry_run"), options.pop("metrics_num")
     processes = start_processes(options.pop("device"))
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
-    config = make_config(options, processes.device.type)
+    config = make_config(options, processes.device.type, earlier_precision(options, outdir))
     if dry_run:
         describe(config, preset, processes)
     elif outdir is None:
@@ -104,14 +105,14 @@ def main(**options: Any) -> None:
     processes.close()
 
 
-def make_config(options: dict[str, Any], device_type: str) -> TrainingConfig:
+def make_config(options: dict[str, Any], device_type: str, precision: str | None = None) -> TrainingConfig:
     """The run that the options describe: fields of `NetworkConfig`, the precision, and fields of `TrainingConfig`."""
     from dataclasses import fields
 
     from training.config import TrainingConfig
     from training.network_config import NetworkConfig
 
-    precision = choose_precision(options["fp16"], options["bf16"], device_type)
+    precision = precision or choose_precision(options["fp16"], options["bf16"], device_type)
     names = {field.name for field in fields(NetworkConfig)}
     network = NetworkConfig(**{name: value for name, value in options.items() if name in names})
     others = {name: value for name, value in options.items() if name not in (*names, "fp16", "bf16")}
@@ -130,11 +131,27 @@ def describe(config: TrainingConfig, preset: str | None, processes: Processes) -
         click.echo(json.dumps(plan, indent=2))
 
 
-def choose_precision(fp16: bool, bf16: bool, device_type: str) -> str:
+def choose_precision(fp16: bool, bf16: bool | None, device_type: str) -> str:
     """The dtype of activations. float16 is for CUDA alone: elsewhere it is slower than float32."""
-    if bf16:
+    import torch
+
+    from torch_utils.distributed import fast_dtype
+
+    if bf16 or (bf16 is None and fast_dtype(device_type) == torch.bfloat16):
         return "bfloat16"
     return "float16" if fp16 and device_type == "cuda" else "float32"
+
+
+def earlier_precision(options: dict[str, Any], outdir: Path | None) -> str | None:
+    """That of the run in the folder, where no option asks for one: a run goes on as it began, on whatever machine."""
+    import json
+
+    if options["bf16"] is not None or not options["fp16"] or outdir is None:
+        return None
+    try:
+        return json.loads((outdir / "training_options.json").read_text()).get("precision")
+    except (OSError, json.JSONDecodeError, AttributeError):
+        return None  # a new run, or a damaged one, of which the loop will speak
 
 
 if __name__ == "__main__":

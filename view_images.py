@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dnnlib.cli import Command, option
-from dnnlib.sampling_options import DATA_OPTIONS, network_options, solver_options
+from datasets.config import DataConfig
+from dnnlib.cli import Command, option, preset_option, settings_options
 from presets import SAMPLING
+from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
 
 if TYPE_CHECKING:
     import socket
@@ -18,12 +20,14 @@ PAGE = "Page"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
 # The page has photographs of its own: what a preset says of data does not concern it.
-PRESETS = {name: {key: preset[key] for key in preset if key not in DATA_OPTIONS} for name, preset in SAMPLING.items()}
+_DATA = {field.name for field in fields(DataConfig)}
+PRESETS = {name: {key: preset[key] for key in preset if key not in _DATA} for name, preset in SAMPLING.items()}
 
 
 @click.command(cls=Command)
-@network_options(PRESETS)
-@solver_options()
+@preset_option(PRESETS, section=NETWORKS)
+@settings_options(NetworkFiles)
+@settings_options(SamplingConfig)
 @option("--device", section=PAGE, help="cpu, cuda, cuda:N or mps.  [default: the best present]", show_default=False)
 @option("--host", section=PAGE, default="127.0.0.1", help="Address to listen at; the default is for this machine only.")
 @option("--port", section=PAGE, type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes a free one.")
@@ -44,7 +48,8 @@ def main(**options: Any) -> None:
     from training.viewer import PageRenderer
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    sampler, _ = open_sampler(options, options["device"] or best_device())
+    device = options["device"] or best_device()
+    sampler, _ = open_sampler(NetworkFiles.of(options), SamplingConfig.of(options), device)
     host, token = options["host"], secrets.token_urlsafe(16)
     if host not in LOCAL:
         click.echo(

@@ -1,6 +1,6 @@
 """Does geometry help? The same budget for each encoding of it: train, sample, judge, by the command lines alone.
 
-    python benchmarks/ablation.py --data=DIR --outdir=runs/ablation --duration=2400 -- --channels=16 --batch=8
+    python -m benchmarks.ablation --data=DIR --outdir=runs/ablation --duration=2400 -- --channels=16 --batch=8
 
 DIR is a tree of frames with depth beside them. What is already there is not made again, so a longer --duration goes on.
 """

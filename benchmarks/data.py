@@ -1,6 +1,6 @@
 """Pairs a second from a pack and from the published tree, and how fast packing is; on one core.
 
-    python benchmarks/data.py --data DIR
+    python -m benchmarks.data --data DIR
 
 Frames of the train split of DIR (a data set in any layout; without it, synthetic rooms, with grain, so that their PNG
 files are about as large as real ones) are written as RealEstate10K is published, 640 x 360, packed, and read back.
@@ -12,7 +12,6 @@ reads them with.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,12 +22,12 @@ from pathlib import Path
 import click
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.clips import Clips
+from datasets.config import DataConfig, open_pairs
 from datasets.layouts import open_clips
 from datasets.pack_writer import write_pack
 from datasets.packed import Recipe
-from datasets.realestate10k import RealEstate10K
+from datasets.pairs import PairDataset
 from datasets.synthetic import SyntheticClips, write_tree
 from dnnlib.imaging import read_image
 from torch_utils.cameras import View
@@ -70,14 +69,16 @@ def best_rates(rounds: int, functions: dict[str, Callable[[], int]]) -> dict[str
     return rates
 
 
-def read_pairs(data: RealEstate10K, count: int) -> int:
+def read_pairs(data: PairDataset, count: int) -> int:
     for k in range(count):
         data[k]
     return count
 
 
 def compare_reading(tree: Path, pack: Path, resolution: int, pairs: int, rounds: int) -> None:
-    sets = {name: RealEstate10K(root, "train", None, resolution) for name, root in (("tree", tree), ("pack", pack))}
+    sets = {
+        name: open_pairs(DataConfig(str(root), "train"), resolution) for name, root in (("tree", tree), ("pack", pack))
+    }
     counts = {"tree": pairs, "pack": 8 * pairs}
     rates = best_rates(rounds, {name: partial(read_pairs, data, counts[name]) for name, data in sets.items()})
     ratio = rates["pack"] / rates["tree"]

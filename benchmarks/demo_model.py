@@ -1,15 +1,13 @@
 """Does the demo model obey the camera, and does its super-resolution beat bicubic? Prints a table of each.
 
-python benchmarks/demo_model.py --preset=vivid-tiny --data=DIR --range-selection=16-33
-python benchmarks/demo_model.py --preset=vivid-tiny --photographs=DIR     # turned views of photographs instead
-python benchmarks/demo_model.py --net=vivid-tiny-sr --solver=euler --steps=4 --sigma_min=1 --sigma_max=40 \\
+python -m benchmarks.demo_model --preset=vivid-tiny --data=DIR --range-selection=16-33
+python -m benchmarks.demo_model --preset=vivid-tiny --photographs=DIR     # turned views of photographs instead
+python -m benchmarks.demo_model --net=vivid-tiny-sr --solver=euler --steps=4 --sigma_min=1 --sigma_max=40 \\
     --data=DIR --range-selection=16-33
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -17,18 +15,16 @@ import click
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from datasets.realestate10k import RealEstate10K
+from datasets.config import DATA, DataConfig, open_pairs
 from datasets.single_image import SingleImages
-from dnnlib.cli import Command, option
-from dnnlib.sampling_options import DATA, data_options, network_options, solver_options
+from dnnlib.cli import Command, option, preset_option, settings_options
 from metrics import Evaluation
 from metrics.views import Views
 from presets import SAMPLING
 from torch_utils.cameras import Camera, homogeneous, pixels_to_uint8, relative_pose, resize_image
 from training.conditioning import SUPER_RESOLUTION_FACTOR
 from training.generation import GeneratedBatches, open_sampler
+from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
 
 
 def inverted(source: Camera, target: Camera) -> Camera:
@@ -45,19 +41,17 @@ def bicubic(target: torch.Tensor) -> torch.Tensor:
 
 
 @click.command(cls=Command)
-@network_options(SAMPLING)
-@data_options()
-@solver_options()
+@preset_option(SAMPLING, section=NETWORKS)
+@settings_options(NetworkFiles)
+@settings_options(SamplingConfig)
+@settings_options(DataConfig, only=("data", "split", "range_selection"))
 @option("--num", section=DATA, type=int, default=100, help="Pairs.")
 @option("--photographs", section=DATA, metavar="DIR", help="Instead of a data set.")
 def main(num: int, photographs: str | None, **options: Any) -> None:
     """Judge the demo model, or one network of it."""
-    sampler, _ = open_sampler(options, "cpu")
+    sampler, _ = open_sampler(NetworkFiles.of(options), SamplingConfig.of(options), "cpu")
     network = sampler.net
-    if photographs is None:
-        pairs = RealEstate10K(options["data"], options["split"], options["range_selection"], resolution=None)
-    else:
-        pairs = SingleImages(photographs, sampler.resolution)
+    pairs = open_pairs(DataConfig.of(options)) if photographs is None else SingleImages(photographs, sampler.resolution)
     judged: dict[str, Evaluation] = {}
     obeyed = 0
 

@@ -1,6 +1,6 @@
 """Time of the Fréchet distance: ours against the matrix square root that it is usually computed by.
 
-    python benchmarks/frechet.py --dims 2048,4096
+    python -m benchmarks.frechet --dims 2048,4096
 
 Both get the same two covariances, of random features with a decaying spectrum, in the same process, turn by turn; the
 best time of each counts. At 4096 dimensions a turn takes minutes.
@@ -8,16 +8,13 @@ best time of each counts. At 4096 dimensions a turn takes minutes.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 import numpy as np
 import scipy.linalg
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from metrics.frechet import frechet_distance
 
 

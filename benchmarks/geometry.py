@@ -1,6 +1,6 @@
 """What each encoding of geometry costs: an evaluation, and what is worked out once per sample.
 
-    python benchmarks/geometry.py --channels=128 --resolution=64 --batch=4
+    python -m benchmarks.geometry --channels=128 --resolution=64 --batch=4
 
 Weights are random. The networks take turns and the best time of each counts, so that a busy machine disturbs all
 alike. The last two columns say how much slower an evaluation would be if that work were done in each evaluation, or for
@@ -9,15 +9,12 @@ each block with attention anew.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from torch_utils.cameras import GEOMETRY_DIM, split_geometry
 from torch_utils.distributed import best_device
 from torch_utils.epipolar import epipolar_distance

@@ -1,6 +1,6 @@
 """A picture of the loss of training runs over the images seen, from their stats.jsonl.
 
-python benchmarks/loss_curve.py runs/base runs/sr --out=loss.png
+python -m benchmarks.loss_curve runs/base runs/sr --out=loss.png
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """generate_images.py along camera paths: seconds and memory over the number of frames, and what chaining frames gains.
 
-    python benchmarks/paths.py --image=photo.jpg --image=more/
+    python -m benchmarks.paths --image=photo.jpg --image=more/
 
 Every line is one run of the command in a process of its own, so seconds include its start. Photographs are all those
 named; the first one is timed. The numbers of neighbouring frames are those that the command reports, averaged.
@@ -17,8 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.user_image import photograph_files
 

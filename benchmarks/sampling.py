@@ -1,10 +1,10 @@
 """Full-size networks: the plain path against the fast one, in one run.
 
-    python benchmarks/sampling.py --config=vivid-base --batch=4                         # one evaluation
-    python benchmarks/sampling.py --config=vivid-sr --batch=1 --dtype=float32 --profile
-    python benchmarks/sampling.py --config=vivid-base --batch=64 --device=cuda --dtype=bfloat16 --compile
-    python benchmarks/sampling.py --config=vivid --batch=32 --device=cuda --compile     # all 189 evaluations
-    python benchmarks/sampling.py --config=vivid --batch=1 --device=cuda --compile
+    python -m benchmarks.sampling --config=vivid-base --batch=4                         # one evaluation
+    python -m benchmarks.sampling --config=vivid-sr --batch=1 --dtype=float32 --profile
+    python -m benchmarks.sampling --config=vivid-base --batch=64 --device=cuda --dtype=bfloat16 --compile
+    python -m benchmarks.sampling --config=vivid --batch=32 --device=cuda --compile     # all 189 evaluations
+    python -m benchmarks.sampling --config=vivid --batch=1 --device=cuda --compile
 
 Weights are random. Plain is a network as it was trained, which normalises its weights at every use, in float32 (float16
 on CUDA); fast is what `generate_images.py` makes of it. The two take turns and the best time of each counts, so that a
@@ -18,20 +18,17 @@ import ctypes
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from dnnlib.sampling_options import DTYPES
 from torch_utils.cameras import GEOMETRY_DIM, Camera, View
 from torch_utils.distributed import best_device, fast_dtype
 from torch_utils.memory import peak_memory, used_memory
 from training.estimate import flop_of
 from training.generation import NovelViewSampler
 from training.precond import NVPrecond
+from training.sampling_config import DTYPES, SamplingConfig
 
 _BASE = dict(img_resolution=64, model_channels=128, extra_attn=1)
 CONFIGS = {
@@ -66,7 +63,7 @@ def evaluation(config: str, batch: int, device: str, make: Callable[[str], NVPre
 def sample(steps: int, batch: int, make: Callable[[str], NVPrecond]) -> Callable[[], torch.Tensor]:
     """Whole samples: base network with guidance, then super-resolution."""
     networks = {role: make(name) for role, name in CASCADE.items()}
-    sampler = NovelViewSampler(**networks, guidance=1.5, sampler_kwargs={"num_steps": steps})
+    sampler = NovelViewSampler(**networks, config=SamplingConfig(guidance=1.5, num_steps=steps))
     image = torch.randint(256, (3, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     view = View(image, Camera.from_fov(58.0, 64, 64))
     return lambda: sampler([view] * batch, [view.camera] * batch, range(batch)).float()

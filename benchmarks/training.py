@@ -1,7 +1,7 @@
 """Images per second of a training step, against the plain version of the same step, and with data loading.
 
-python benchmarks/training.py                                             # 64x64, width 32: the CPU figure
-python benchmarks/training.py --preset=vivid-base --batch=64 --device=cuda  # the GPU figure
+python -m benchmarks.training                                             # 64x64, width 32: the CPU figure
+python -m benchmarks.training --preset=vivid-base --batch=64 --device=cuda  # the GPU figure
 
 Plain: activations in float32 (float16 on CUDA), attention materialised, Adam tensor by tensor, contiguous layout.
 Both versions take turns, and the median of each is shown; on a CPU time is that of the processor, which neighbours
@@ -11,20 +11,16 @@ disturb less. What loading costs is how long a step waits for the batch that was
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # ahead of this folder, which has a training.py
 
 from datasets.synthetic import SyntheticClips, write_chunks
 from presets import TRAINING

@@ -13,7 +13,7 @@ from datasets.camera_files.lens import Lens
 from datasets.camera_files.nerfstudio import read_transforms
 from datasets.camera_files.poses import OPENCV_W2C, read_json
 from datasets.clips import UnusableClip, view_from_row
-from datasets.image_folder import IMAGE_SUFFIXES
+from datasets.image_folder import is_picture
 from dnnlib.imaging import image_size, read_image
 from torch_utils.cameras import Camera, View, parse_realestate10k, read_realestate10k_text
 from torch_utils.depth import read_stored_depth
@@ -186,7 +186,7 @@ def _pictures(folder: Path) -> dict[str, str]:
     """Stem to name of the pictures in a folder; empty where there is no such folder."""
     if not folder.is_dir():
         return {}
-    return {path.stem: path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    return {path.stem: path.name for path in folder.iterdir() if is_picture(path)}
 
 
 def _existing(names: Sequence[str], folder: Path) -> dict[int, str]:

@@ -65,7 +65,7 @@ def main(
 
     from datasets.pack_writer import open_sources, write_pack
     from datasets.packed import Recipe, verify_pack
-    from dnnlib.util import UserError, parse_int_list
+    from dnnlib.util import UserError, one_line, parse_int_list
 
     sizes = sizes or parse_int_list(_PHOTOGRAPH_SIZE if photographs else "256,64")
     recipe = Recipe(tuple(sizes), codec, quality, clips_per_shard=1024 if photographs else 32)
@@ -76,9 +76,9 @@ def main(
         folder = destination / name
         bar = partial(tqdm, desc=name or source.name, unit="shard", disable=None)
         skipped = write_pack(clips, folder, recipe, workers, bar)
-        click.echo(f"{folder}: {len(clips.names)} clips" + (f", left out: {len(skipped)}" if skipped else ""))
+        click.echo(f"{one_line(folder)}: {len(clips.names)} clips" + (f", left out: {len(skipped)}" if skipped else ""))
         for what, why in list(skipped.items())[:_EXAMPLES]:
-            click.echo(f"  {what}: {why}")
+            click.echo(f"  {one_line(what)}: {one_line(why)}")
         if skipped.keys() >= set(clips.names):
             empty.append(str(folder))
         if verify:

@@ -22,7 +22,10 @@ from datasets.packed import PACK_INDEX, Recipe
 from datasets.photographs import PhotographClips
 from datasets.videos import VideoClips
 from datasets.workers import in_processes
-from dnnlib.util import UserError, atomic_path, file_sha256, writable_directory
+from dnnlib.imaging import open_image
+from dnnlib.locks import sole_user
+from dnnlib.text_files import parse_json
+from dnnlib.util import UserError, atomic_path, check_regular, file_sha256, one_line, writable_directory
 from torch_utils.cameras import Camera, resize_image
 
 _ENCODERS: dict[str, dict[str, Any]] = {
@@ -78,6 +81,14 @@ def write_pack(
     Raises UserError where the folder holds a pack of other clips or by another recipe.
     """
     folder = writable_directory(folder)
+    with sole_user(folder, "packing"):
+        return _write_missing(clips, folder, recipe, workers, progress)
+
+
+def _write_missing(
+    clips: Clips, folder: Path, recipe: Recipe, workers: int, progress: Callable[..., Iterator]
+) -> dict[str, str]:
+    """Write the shards that are not there, then the index."""
     step = recipe.clips_per_shard
     parts = [range(first, min(first + step, len(clips.names))) for first in range(0, len(clips.names), step)]
     shards = [folder / f"{number:06d}.safetensors" for number in range(len(parts))]
@@ -205,8 +216,9 @@ def _own_file(clip: Clip, position: int, recipe: Recipe) -> bytes | None:
     if not hasattr(clip, "read"):
         return None
     data = clip.read(position)
-    with Image.open(io.BytesIO(data)) as file:
-        fits = file.format == _ENCODERS[recipe.codec]["format"] and file.mode == "RGB" and not file.getexif()
+    with open_image(io.BytesIO(data)) as file:
+        plain = file.mode == "RGB" and not file.getexif() and not file.info.get("icc_profile")
+        fits = file.format == _ENCODERS[recipe.codec]["format"] and plain
     return data if fits else None
 
 
@@ -219,11 +231,17 @@ def _encode(image: torch.Tensor, recipe: Recipe) -> bytes:
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
+    check_regular(path)
     try:
         with safe_open(path, "numpy") as file:
-            return json.loads((file.metadata() or {})[_METADATA])
-    except (OSError, LookupError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} is no shard of a pack ({error}); remove it, or pack into another folder") from None
+            content = parse_json((file.metadata() or {})[_METADATA], "its metadata")
+        missing = {"recipe", "names", "clips", "skipped"} - content.keys()
+        if missing or not all(isinstance(content[name], dict) for name in ("clips", "skipped")):
+            raise ValueError("its metadata are those of another file")
+        return content
+    except (OSError, LookupError, ValueError, AttributeError, TypeError, SafetensorError) as error:
+        reason = one_line(error)
+        raise UserError(f"{path} is no shard of a pack ({reason}); remove it, or pack into another folder") from None
 
 
 def _write_index(folder: Path, recipe: Recipe, shards: Sequence[Path]) -> dict[str, str]:

@@ -16,7 +16,6 @@ the source and the recipe alone: who packs, when, and with how many processes ca
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -25,17 +24,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from datasets.clips import UnusableClip, view_from_row
 from datasets.workers import in_processes
-from dnnlib.util import UserError, file_sha256
-from torch_utils.cameras import View
+from dnnlib.imaging import open_image
+from dnnlib.text_files import is_plain_name, read_json
+from dnnlib.util import UserError, check_regular, file_sha256, one_line
+from torch_utils.cameras import Camera, View
 
 PACK_INDEX = "pack.json"
 CODECS = ("jpeg", "webp", "png")
 _VERSION = 1
+_MOST_SIZE, _MOST_ROWS = 1 << 14, 1 << 31
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,11 @@ class PackedClip:
 
     def view(self, position: int) -> View:
         try:
-            with Image.open(io.BytesIO(self.read(position)), formats=CODECS) as file:
-                image = np.array(file)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(
-                f"frame {position} of {self.name} in {self.shard} is damaged ({error}); pack anew"
-            ) from None
+            with open_image(io.BytesIO(self.read(position)), CODECS) as file:
+                image = np.array(file.convert("RGB"))
+        except UserError as error:
+            where = f"frame {position} of {one_line(self.name)} in {self.shard}"
+            raise UserError(f"{where} is damaged ({one_line(error)}); pack anew") from None
         row = slice(self.start + position, self.start + position + 1)
         camera = _open_table(self.shard, "cameras")[row][0]
         return view_from_row(image, camera, frame_side=int(_open_table(self.shard, "frame_sides")[row][0]))
@@ -125,6 +125,7 @@ class PackedClips:
     """
 
     def __init__(self, folder: Path, resolution: int | None = None) -> None:
+        _rows_of.cache_clear()
         _open_table.cache_clear()  # files may have changed since another data set read them
         self._folder, self._index = folder, _read_index(folder)
         self.sizes: list[int] = self._index["recipe"]["sizes"]
@@ -141,9 +142,11 @@ class PackedClips:
         shard, start, count = self._places[number]
         clip = PackedClip(self.names[number], self._folder / shard["file"], start, count, self._size)
         try:
-            _open_table(clip.shard, "cameras")
-        except (OSError, SafetensorError) as error:
-            raise UnusableClip("unreadable shard", f"{clip.shard.name}: {error}") from None
+            if start + count > _rows_of(clip.shard, self._size):
+                raise ValueError("fewer rows than the index says")
+            Camera.from_normalized(clip.cameras, 1, 1)  # for its checks
+        except (OSError, SafetensorError, ValueError) as error:
+            raise UnusableClip("unreadable shard", f"{clip.shard.name}: {one_line(error)}") from None
         return clip
 
     def audit(self) -> Iterator[tuple[str, str]]:
@@ -165,20 +168,52 @@ def _open_table(shard: Path, table: str):  # noqa: ANN202  (a slice of safetenso
     return safe_open(shard, "numpy").get_slice(table)
 
 
+@lru_cache(maxsize=64)
+def _rows_of(shard: Path, size: int) -> int:
+    """How many rows a shard has; ValueError unless its tables, with the images of one size, are what they should be."""
+    check_regular(shard)
+    with safe_open(shard, "numpy") as file:
+        tables = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (no dict, but its file)
+        found = {name: (table.get_dtype(), table.get_shape()) for name, table in tables.items()}
+        rows = found["cameras"][1][0] if "cameras" in found and found["cameras"][1] else 0
+        bytes_ = next(iter(found.get(f"images_{size}", ("", [0]))[1]), 0)
+        wanted = {
+            **{"cameras": ("F64", [rows, 18]), "timestamps": ("I64", [rows]), "frame_sides": ("I32", [rows])},
+            **{f"offsets_{size}": ("I64", [rows + 1]), f"images_{size}": ("U8", [bytes_])},
+        }
+        for name, (dtype, shape) in wanted.items():
+            if found.get(name) != (dtype, shape):
+                raise ValueError(f"table {name} is {found.get(name, 'missing')}, not {dtype} {shape}")
+        offsets = tables[f"offsets_{size}"][:]
+        if offsets[0] < 0 or offsets[-1] > bytes_ or (np.diff(offsets) < 0).any():
+            raise ValueError(f"offsets_{size} lead outside of images_{size}")
+        if not np.isfinite(tables["cameras"][:]).all() or (tables["frame_sides"][:] < 1).any():
+            raise ValueError("cameras or sides of frames that are no such")
+    return rows
+
+
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / PACK_INDEX
     try:
-        index = json.loads(path.read_text())
-        version = index["recipe"]["version"]
-        if version != _VERSION:
-            raise UserError(f"{path} is a pack of version {version}, and this program reads {_VERSION}; pack anew")
-        if not all(isinstance(shard["clips"], dict) and shard["sha256"] and shard["file"] for shard in index["shards"]):
-            raise TypeError("a shard without clips")
+        index = read_json(path)
+        if (version := index["recipe"]["version"]) != _VERSION:
+            raise ValueError(f"a pack of version {one_line(version, 20)}, and this program reads {_VERSION}")
+        if not all(_is_count(size, 1, _MOST_SIZE) for size in index["recipe"]["sizes"]) or not index["recipe"]["sizes"]:
+            raise TypeError("sizes that are none")
+        for shard in index["shards"]:
+            if not is_plain_name(shard["file"]) or not isinstance(shard["sha256"], str):
+                raise TypeError("a shard that is no file in the folder of the pack")
+            if not isinstance(shard["clips"], dict):
+                raise TypeError("a shard without clips")
+            if not all(_is_count(count, 0, _MOST_ROWS) for count in shard["clips"].values()):
+                raise TypeError("a clip whose length is none")
         return index
     except (OSError, LookupError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is not the index of a pack ({error}); pack anew") from None
+        raise UserError(f"{path} is not the index of a pack ({one_line(error)}); pack anew") from None
+
+
+def _is_count(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _starts(counts: Sequence[int]) -> list[int]:

@@ -178,7 +178,10 @@ def named_path(
     if name == "zoom" and not amount > 0:
         raise UserError(f"the amount of zoom is {amount:g}; it is a factor and must be positive")
     steps = frames if path.closed else max(frames - 1, 1)
-    return [path.move(amount, k / steps).camera(photograph, scene_scale) for k in range(frames)]
+    times = [k / steps for k in range(frames)]
+    if path.closed and frames == 2:  # half of the way is where it began
+        times = [0, 1 / 4]
+    return [path.move(amount, t).camera(photograph, scene_scale) for t in times]
 
 
 def follow(path: Sequence[Camera], photograph: Camera, scene_scale: float = 1.0) -> list[Camera]:

@@ -89,6 +89,7 @@ def read_path(
                     raise ValueError(f"{kind} files are {' '.join(_STATED[kind])}, not {given}: leave the option out")
             convention = _STATED[kind]
         elif axes is None or direction is None:
+            matrices.check_matrices(path)  # what holds none says that first
             raise ValueError(
                 "plain matrices do not tell their convention: add --convention opencv or opengl, and --pose c2w or w2c"
             )

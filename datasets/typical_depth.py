@@ -72,9 +72,9 @@ def _depths(pair: Pair) -> np.ndarray | None:
 @option("--split", default="train", help="train, test, or what the folder is called.")
 def main(data: Path, split: str) -> None:
     """Print the typical depth of the views of DATA, in the unit of its poses."""
-    from datasets.realestate10k import RealEstate10K
+    from datasets.config import DataConfig, open_pairs
 
-    found = typical_depth(RealEstate10K(data, split, None, resolution=None))
+    found = typical_depth(open_pairs(DataConfig(str(data), split)))
     if found is None:
         raise UserError(f"{data}: its views are too small, or have too few points in common, to tell their depth")
     click.echo(f"typical depth {found:.2f} units")

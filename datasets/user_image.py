@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
+from datasets.exif import exif_fov_deg
 from datasets.image_folder import image_files
 from dnnlib.imaging import read_image
-from dnnlib.util import UserError
+from dnnlib.util import UserError, safe_name
 from torch_utils.cameras import Camera, View
 
 # Of the shorter side, in the middle of the training data: 57.7 pixels of focal length on 64 (docs/method.md,
@@ -21,10 +22,6 @@ DEFAULT_FOV_DEG = 58.0
 _SHORTER_SIDE = 1024  # pixels at most: more than any network reads
 _SMALLEST_SIDE = 8
 _FOV_LIMITS_DEG = (1.0, 170.0)
-
-_EXIF_IFD = 0x8769
-_FOCAL_35MM = 0xA405
-_FILM_DIAGONAL_MM = math.hypot(36, 24)  # what "35 mm equivalent" refers to (CIPA DCG-001)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +49,8 @@ class Photograph:
 def read_photograph(file: str | PathLike, fov_deg: float | None = None) -> Photograph:
     """Read a photograph.
 
-    EXIF orientation is applied. The focal length is `fov_deg` (of the shorter side, in degrees), else EXIF's 35 mm
-    equivalent, else `DEFAULT_FOV_DEG`. The principal point is the centre.
+    EXIF orientation is applied. The focal length is `fov_deg` (of the shorter side, in degrees), else EXIF's (see
+    `datasets.exif`), else `DEFAULT_FOV_DEG`. The principal point is the centre.
 
     A shorter side of more than 1024 pixels is shrunk to that.
 
@@ -78,25 +75,6 @@ def read_photograph(file: str | PathLike, fov_deg: float | None = None) -> Photo
     return Photograph(name, view.resize(round(width * scale), round(height * scale)), fov_deg, fov_from)
 
 
-def exif_fov_deg(file: str | PathLike, width: int, height: int) -> float | None:
-    """Field of view of the shorter side from EXIF's focal length in 35 mm film; None where it tells none.
-
-    The equivalent is by diagonal: f_px = f_35 * diagonal_px / 43.3 mm.
-    """
-    from PIL import Image
-
-    with Image.open(file) as image:
-        focal = image.getexif().get_ifd(_EXIF_IFD).get(_FOCAL_35MM)
-    try:
-        focal_px = float(focal or 0) * math.hypot(width, height) / _FILM_DIAGONAL_MM
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    if not (math.isfinite(focal_px) and focal_px > 0):
-        return None
-    fov = math.degrees(2 * math.atan(0.5 * min(width, height) / focal_px))
-    return fov if _FOV_LIMITS_DEG[0] <= fov <= _FOV_LIMITS_DEG[1] else None
-
-
 def shorter_fov_deg(camera: Camera) -> float:
     """How many degrees the shorter side of a camera's picture spans."""
     side = min(camera.width, camera.height)
@@ -107,11 +85,15 @@ def shorter_fov_deg(camera: Camera) -> float:
 def photograph_files(paths: Sequence[str | PathLike]) -> dict[str, Path]:
     """Files and all pictures in folders, under a name each that no other has: its stem, or its file name.
 
+    The names serve for folders: they are no paths, whatever the files are called.
+
     Raises UserError for a folder without pictures, and where two files have one name.
     """
     files = [file for path in map(Path, paths) for file in (image_files(path) if path.is_dir() else [path])]
-    stems = [file.stem for file in files]
-    named = {file.stem if stems.count(file.stem) == 1 else file.name: file for file in files}
+    stems = [safe_name(file.stem) for file in files]
+    named = {
+        stem if stems.count(stem) == 1 else safe_name(file.name): file for stem, file in zip(stems, files, strict=True)
+    }
     if len(named) < len(files):
         raise UserError("two of the photographs have the same name; rename one, or give one at a time")
     return named

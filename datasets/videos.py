@@ -19,6 +19,7 @@ import torch
 from datasets.clips import UnusableClip, view_from_row
 from datasets.frame_files import read_cameras
 from dnnlib.util import UserError
+from dnnlib.video import av_path
 from torch_utils.cameras import View
 
 _SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".mov", ".m4v", ".avi"})
@@ -84,7 +85,7 @@ class VideoReader:
         import av
 
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(av_path(path))
             self._stream = self._container.streams.video[0]
         except (av.FFmpegError, IndexError) as error:
             raise UserError(f"{path} is not a video that can be read ({error}); fetch it again") from None
@@ -111,7 +112,8 @@ class VideoReader:
         nearest = min((self._before, self._after), key=lambda frame: abs(self._time(frame) - wanted))
         if abs(self._time(nearest) - wanted) > self._tolerance_s:
             raise UserError(f"{self._path} has no frame at {wanted:.3f} s; is it another cut of the video?")
-        return nearest.to_ndarray(format="rgb24")
+        turns = round(getattr(nearest, "rotation", 0) / 90)  # anticlockwise, as the file asks players to show it
+        return np.ascontiguousarray(np.rot90(nearest.to_ndarray(format="rgb24"), turns))
 
     def _jump(self, wanted: float) -> None:
         """Decode from the key frame before a time; from the beginning where a container's index is of no use."""

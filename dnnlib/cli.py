@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import click
 
+from dnnlib.settings import Settings, check_setting
 from dnnlib.util import (
     IncompleteError,
     UserError,
@@ -81,6 +85,12 @@ class RangeSelection(_ParsedType):
         return text.strip()
 
 
+def batch_option(section: str, default: int) -> Callable[[_Function], _Function]:
+    """Decorator: how many images are made at once."""
+    what = "Images at once; auto is the largest number that fits into memory."
+    return option("--batch", section=section, type=BatchSize(), metavar="N|auto", default=default, help=what)
+
+
 class Option(click.Option):
     """An option that stands under the title `section` in the help, and shows its default there."""
 
@@ -92,6 +102,51 @@ class Option(click.Option):
 def option(*names: str, section: str = "Options", **kwargs: Any) -> Callable[[_Function], _Function]:
     """``click.option`` with a section; all else as there."""
     return click.option(*names, cls=Option, section=section, **kwargs)
+
+
+def given(ctx: click.Context, name: str | None) -> bool:
+    """Whether a parameter's value comes from the command line, and not from a preset or default."""
+    return name is not None and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def yielding(options: dict[str, Any], name: str, to: str) -> dict[str, Any]:
+    """The options of the running command; what a preset says of one yields to another that is given beside it."""
+    ctx = click.get_current_context()
+    return {**options, name: None} if given(ctx, to) and not given(ctx, name) else options
+
+
+def settings_options(settings: type[Settings], only: Collection[str] | None = None) -> Callable[[_Function], _Function]:
+    """Decorator: an option for every field of a class of settings, or for some only, in their order.
+
+    The command gets each under the field's name, so that ``Settings.of`` makes the value of what it got. Where a field
+    may be None, the word ``none`` says so, which takes back what a preset has set.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        for field in reversed(dataclasses.fields(settings)):  # type: ignore[arg-type]  # subclasses are dataclasses
+            if only is None or field.name in only:
+                function = _field_option(field)(function)
+        return function
+
+    return decorate
+
+
+def _field_option(field: dataclasses.Field) -> Callable[[_Function], _Function]:
+    metadata = field.metadata
+    names = [metadata["option"] or f"--{field.name.replace('_', '-')}"]
+    if "/" not in names[0]:
+        names.append(field.name)  # click would make it lower case
+
+    def check(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if value == "none" and field.default is None:
+            return None
+        check_setting(field.name, value, metadata)
+        return value
+
+    arguments = {"default": field.default, "callback": check, **metadata["click"]}
+    if metadata["choices"] is not None:
+        arguments["type"] = click.Choice(metadata["choices"])
+    return option(*names, section=metadata["section"], help=metadata["help"], **arguments)
 
 
 def preset_option(
@@ -154,6 +209,23 @@ class Command(click.Command):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl([(names.ljust(width), text) for names, text in records], col_max=width)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with self._speaking_of_options():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with self._speaking_of_options():
+            return super().invoke(ctx)
+
+    @contextmanager
+    def _speaking_of_options(self) -> Iterator[None]:
+        """Errors of the library name parameters, in backticks; people at a command line know them as options."""
+        try:
+            yield
+        except UserError as error:
+            names = {parameter.name: parameter.opts[0] for parameter in self.params}
+            raise UserError(re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[1]), str(error))) from error
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         run: Callable[..., Any] = partial(super().main, standalone_mode=False)

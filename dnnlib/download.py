@@ -10,15 +10,16 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import time
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from dnnlib.util import UserError, atomic_path, commit_file, file_sha256, format_bytes, writable_directory
+from dnnlib.util import UserError, atomic_path, commit_file, file_sha256, format_bytes, one_line, writable_directory
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ _ATTEMPTS = 5  # in a row that bring nothing new
 _BACKOFF_S = 1.0  # before the second attempt; doubles with each
 _BLOCK = 1 << 16  # of a cut connection, less than one block is lost
 _WEB_PAGE = "a web page is there, not the file"
+_MOST_BYTES = 1 << 37  # of a file
+_LEFT_FREE = 1 << 28  # bytes of the disk that no download takes
 _RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -40,6 +43,28 @@ class _Misfit(Exception):
 
 class _Refused(Exception):
     """There is no point in another attempt."""
+
+
+class _TooLong(_Misfit):
+    """More has come than there can be."""
+
+    def __str__(self) -> str:
+        return "the server sent more than there can be"
+
+
+class _Session(requests.Session):
+    """Follows redirects, but not from https to where anybody on the way can put another file in its place."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target = super().get_redirect_target(resp)
+        if target and resp.url.startswith("https:") and urljoin(resp.url, target).startswith("http:"):
+            raise _Refused("it leads from https to http")
+        return target
+
+
+def public_address(address: str) -> str:
+    """An address without name, password, query and fragment, which may be secrets: for messages and records."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", re.split(r"[?#]", address, maxsplit=1)[0])
 
 
 def download(
@@ -60,7 +85,8 @@ def download(
     try:
         name = _cache_name(url)
     except ValueError:
-        raise UserError(f"{url!r} is no http or https address") from None
+        raise UserError(f"{one_line(public_address(url))!r} is no http or https address") from None
+    shown = one_line(public_address(url))
     try:
         folder = Path(cache_dir or os.environ.get("VIVID_CACHE") or "~/.cache/vivid").expanduser()
     except RuntimeError:
@@ -69,11 +95,14 @@ def download(
     if _is_intact(path, sha256):
         return path
     writable_directory(folder)
+    for suffix in (".lock", ".part", ".part.version", ".sha256"):  # in a folder of several users, theirs may lead away
+        if _beside(path, suffix).is_symlink():
+            _beside(path, suffix).unlink()
     lock = FileLock(_beside(path, ".lock"))
     try:
         held = lock.acquire(timeout=0)
     except Timeout:
-        _log.info("another process is fetching %s; waiting for it", url)
+        _log.info("another process is fetching %s; waiting for it", shown)
         held = lock.acquire()
     with held:
         if _is_intact(path, sha256):
@@ -83,7 +112,8 @@ def download(
         try:
             _fetch(url, path, sha256, progress)
         except _Refused as error:
-            raise UserError(f"cannot fetch {url}: {error}; check the address, or put the file at {path}") from None
+            reason = one_line(str(error).replace(url, shown))
+            raise UserError(f"cannot fetch {shown}: {reason}; check the address, or put the file at {path}") from None
     return path
 
 
@@ -119,7 +149,7 @@ def _fetch(url: str, path: Path, sha256: str | None, progress: bool) -> None:
     farthest = failures = 0
     while True:
         try:
-            _transfer(url, part, progress)
+            _transfer(url, part, progress, trusting=sha256 is not None)
             break
         except _Interrupted as error:
             reason = str(error)
@@ -129,10 +159,13 @@ def _fetch(url: str, path: Path, sha256: str | None, progress: bool) -> None:
         if failures == _ATTEMPTS:
             raise _Refused(f"{reason} ({failures} times)")
         pause = _BACKOFF_S * 2 ** (failures - 1)
-        _log.warning("%s: %s; trying again in %g s", url, reason, pause)
+        _log.warning("%s: %s; trying again in %g s", public_address(url), reason, pause)
         time.sleep(pause)
 
     digest = file_sha256(part)
+    if not part.stat().st_size and digest != sha256:
+        _discard(part)
+        raise _Refused("the server sent nothing")
     with part.open("rb") as file:
         is_page = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html"))
     if is_page or (sha256 and digest != sha256.lower()):
@@ -144,27 +177,34 @@ def _fetch(url: str, path: Path, sha256: str | None, progress: bool) -> None:
     _discard(part)
 
 
-def _transfer(url: str, part: Path, progress: bool) -> None:
-    """One request: bring `part` to its full length, going on where it ends if the remote file is still the same."""
+def _transfer(url: str, part: Path, progress: bool, trusting: bool) -> None:
+    """One request: bring `part` to its full length, going on where it ends if the remote file is still the same.
+
+    `trusting`: the whole will be compared with a known hash, so that parts need not say which version they are of.
+    """
     note = _beside(part, ".version")
-    version = note.read_text(encoding="utf-8") if note.is_file() and part.is_file() else ""
+    version, _, length = (
+        note.read_text(encoding="utf-8", errors="replace") if note.is_file() and part.is_file() else ""
+    ).partition("\n")
     offset = part.stat().st_size if version else 0
     headers = {"Accept-Encoding": "identity"}  # else lengths and offsets count compressed bytes
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": version}
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
+        with _Session() as session, session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
             _check_headers(response)
             if response.status_code == 200:  # nothing to go on from, or the server would not
                 _discard(part)
                 offset = 0
                 part.touch()
-                note.write_text(_version(response), encoding="utf-8")
-            total = _total_length(response, offset, version)
+                total = _total_length(response)
+                note.write_text(f"{_version(response)}\n{total or ''}", encoding="utf-8")
+            else:
+                total = _checked_length(response, offset, version, length, trusting)
             _append(response, part, offset, total, progress)
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise _Interrupted(_in_words(error)) from None
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # urllib3's own errors about addresses are ValueErrors
         raise _Refused(str(error)) from None
     except _Misfit as error:
         _discard(part)
@@ -183,8 +223,12 @@ def _in_words(error: requests.RequestException) -> str:
 
 
 def _append(response: requests.Response, part: Path, offset: int, total: int | None, progress: bool) -> None:
+    free = shutil.disk_usage(part.parent).free - _LEFT_FREE
+    most = min(free + offset, _MOST_BYTES)
+    if total is not None and total > most:
+        raise _Refused(f"it has {format_bytes(total)}, and there is room for {format_bytes(max(most, 0))}")
     bar = tqdm(
-        desc=Path(urlsplit(response.url).path).name,
+        desc=one_line(Path(urlsplit(response.url).path).name, 60),
         total=total,
         initial=offset,
         unit="B",
@@ -195,6 +239,8 @@ def _append(response: requests.Response, part: Path, offset: int, total: int | N
     with bar, part.open("ab") as file:
         for block in response.iter_content(_BLOCK):
             bar.update(file.write(block))
+            if file.tell() > (most if total is None else total):
+                raise _TooLong
 
 
 def _check_headers(response: requests.Response) -> None:
@@ -208,15 +254,23 @@ def _check_headers(response: requests.Response) -> None:
         raise _Refused(_WEB_PAGE)
 
 
-def _total_length(response: requests.Response, offset: int, version: str) -> int | None:
-    """The length of the whole file, None if the server does not say; checks that the answer goes on from `offset`."""
-    if response.status_code == 200:
-        length = response.headers.get("Content-Length", "")
-        return int(length) if length.isdecimal() else None
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if not match or int(match[1]) != offset or _version(response) not in ("", version):
+def _total_length(response: requests.Response) -> int | None:
+    """The length of the whole file, None if the server does not say."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
+
+
+def _checked_length(response: requests.Response, offset: int, version: str, length: str, trusting: bool) -> int:
+    """The length of the whole file, of which the answer is a part; _Misfit unless it goes on from `offset`.
+
+    It must be of the version that is here, which has this length: two versions in one would be taken for intact.
+    """
+    match = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", response.headers.get("Content-Range", ""))
+    if not match or int(match[1]) != offset or length not in ("", match[2]):
         raise _Misfit("the server sent another part than the one asked for")
-    return None if match[2] == "*" else int(match[2])
+    if _version(response) != version and not (trusting and not _version(response)):
+        raise _Misfit("the server does not say that this is a part of the same file")
+    return int(match[2])
 
 
 def _version(response: requests.Response) -> str:

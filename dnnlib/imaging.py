@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import accumulate
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
-from dnnlib.util import UserError, atomic_path
+from dnnlib.util import UserError, atomic_path, check_regular
 
 _PAPER, _INK = (255, 255, 255), (34, 34, 34)
 MOST_PIXELS = 89_478_485  # beyond which Pillow warns: 256 MiB of RGB
@@ -41,6 +44,8 @@ def open_image(
     """
     name = getattr(source, "name", "the picture") if hasattr(source, "read") else os.fspath(source)
     try:
+        if not hasattr(source, "read") and not Path(source).is_dir():
+            check_regular(source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for what is refused below
             image = Image.open(source, formats=tuple(formats or picture_formats()))
@@ -58,7 +63,17 @@ def open_image(
             f"make it smaller first"
         ) from None
     # What Pillow raises on broken files depends on the format and on where it breaks.
-    except (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, struct.error) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        EOFError,
+        MemoryError,
+        struct.error,
+    ) as error:
         if _is_heif(source) and "HEIF" not in picture_formats():
             raise UserError(f"{name} is HEIC, which needs a package to be read: pip install pillow-heif") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -106,13 +121,37 @@ def read_image(source: str | os.PathLike[str] | BinaryIO, *, upright: bool = Tru
     with open_image(source) as image:
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
-        return np.array(_to_rgb(image))
+        return np.array(_to_rgb(_to_srgb(image)))
 
 
 def image_size(source: str | os.PathLike[str] | BinaryIO) -> tuple[int, int]:
     """Width and height of a picture as it is stored, from its header. Raises UserError as `open_image`."""
     with open_image(source) as image:
         return image.size
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Colours of an embedded profile converted to sRGB, transparency kept; without a profile, the same image."""
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image
+    if image.mode in ("P", "PA", "LA", "La", "RGBa"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return image
+        colours = image.convert("RGB") if image.mode == "RGBA" else image
+        converted = ImageCms.profileToProfile(colours, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
+        return image  # a damaged profile, or one for other channels: viewers ignore it, too
+    if converted is None:
+        return image
+    if image.mode == "RGBA":
+        converted.putalpha(image.getchannel("A"))
+    return converted
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -129,11 +168,26 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def save_png(path: str | os.PathLike[str], pixels: np.ndarray | Image.Image) -> None:
-    """Write uint8 [H, W, 3] (or [H, W]), or a Pillow image, as a PNG file that appears whole or not at all."""
+def save_png(
+    path: str | os.PathLike[str], pixels: np.ndarray | Image.Image, text: Mapping[str, str] | None = None
+) -> None:
+    """Write uint8 [H, W, 3] (or [H, W]), or a Pillow image, as a PNG file that appears whole or not at all.
+
+    `text` goes into the file by keyword, as PNG's compressed text.
+    """
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(_check(pixels))
+    chunks = PngInfo()
+    for keyword, value in (text or {}).items():
+        chunks.add_text(keyword, value, zip=True)
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", pnginfo=chunks)
+
+
+def png_text(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What `save_png` was told to write as text; empty where it is another picture or a broken one."""
+    with suppress(UserError), open_image(path, formats=["PNG"]) as image:
+        return dict(getattr(image, "text", {}))
+    return {}
 
 
 def _check(pixels: np.ndarray) -> np.ndarray:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 # The published ranges of |i - j| between the two frames of a pair (docs/method.md, section 2.4).
 _NAMED_RANGES = {"mid": (30, 60), "long": (60, 120)}
+STORED = "file"  # in place of a depth model: depth that lies beside the frames
 _COUNT_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+_LONGEST_NAME = 100  # characters, of four bytes each at most: file systems take 255 bytes, suffixes included
 _OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")  # lead to what is open, also to files
 _MOST_COUNT = 1 << 60
 MOST_SEED = (1 << 64) - 1  # that torch takes
@@ -145,6 +147,16 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def safe_name(name: str) -> str:
+    """The name of a file or folder to be made, from a name in data that nobody checked.
+
+    Letters, digits, blanks and the usual signs stay; what could lead elsewhere, or hide, becomes an underscore.
+    """
+    plain = re.sub(r"[^\w .()+,=@#&-]", "_", name)[:_LONGEST_NAME]
+    begin = len(plain) - len(plain.lstrip(". -"))
+    return "_" * begin + plain[begin:].rstrip(". ") or "_"
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

@@ -19,25 +19,31 @@ from dnnlib.util import UserError, atomic_path
 AddFrame = Callable[[np.ndarray], None]  # takes uint8 [H, W, 3]; all frames of a video have one size
 
 _LEGIBLE_SIDE = 256  # pixels; smaller frames are enlarged by a whole factor to at least this
+_SHORTEST_DELAY = 2  # hundredths of a second: players take a frame of less for one of ten
 _MP4_CODECS = {"libx264": {"crf": "18"}, "mpeg4": {"qscale": "3"}}  # the first that PyAV's build has; mpeg4 always
 
 
 @contextmanager
 def gif_writer(path: str | os.PathLike[str], fps: float) -> Iterator[AddFrame]:
-    """An animated GIF that repeats for ever, with a palette of 256 colours for each frame.
+    """An animated GIF that repeats for ever, with a palette of 256 colours for each frame, at most 50 of them a second.
 
     Yields a function that adds a frame. The file appears, whole, on leaving; not at all when the body raises.
     """
-    duration_ms = round(1000 / check_fps(fps))
+    check_fps(fps)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
+        count = shown = 0  # frames, and the hundredths of a second that they take together
 
         def add(frame: np.ndarray) -> None:
+            nonlocal count, shown
+            count += 1
+            delay = max(round(100 * count / fps) - shown, _SHORTEST_DELAY)  # right on average
+            shown += delay
             image = Image.fromarray(_legible(frame)).quantize(256)
             if file.tell() == 0:  # GIF89a specification: header, no common palette, repeat without end
                 file.write(b"GIF89a" + b"".join(side.to_bytes(2, "little") for side in image.size) + bytes(3))
                 file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")
             # Image.save would keep all frames in memory.
-            for block in GifImagePlugin.getdata(image, duration=duration_ms, include_color_table=True):
+            for block in GifImagePlugin.getdata(image, duration=10 * delay, include_color_table=True):
                 file.write(block)
 
         yield add
@@ -56,7 +62,7 @@ def mp4_writer(path: str | os.PathLike[str], fps: float) -> Iterator[AddFrame]:
         raise UserError("an MP4 needs PyAV: pip install av") from None
     codec = next(name for name in _MP4_CODECS if name in av.codecs_available)
     rate = Fraction(check_fps(fps)).limit_denominator(1000)
-    with atomic_path(path) as temporary, av.open(os.fspath(temporary), "w", format="mp4") as container:
+    with atomic_path(path) as temporary, av.open(av_path(temporary), "w", format="mp4") as container:
         stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=_MP4_CODECS[codec]))
         stream.pix_fmt = "yuv420p"
 
@@ -68,6 +74,11 @@ def mp4_writer(path: str | os.PathLike[str], fps: float) -> Iterator[AddFrame]:
 
         yield add
         container.mux(stream.encode(None))
+
+
+def av_path(path: str | os.PathLike[str]) -> str:
+    """A path as PyAV takes it: in a relative one, what comes before a colon would be a protocol."""
+    return os.path.abspath(path)
 
 
 def check_fps(fps: float) -> float:

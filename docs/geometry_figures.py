@@ -1,11 +1,10 @@
 """The pictures of docs/geometry.md, of any pair of any data set, through any network with epipolar bias.
 
-python docs/geometry_figures.py --data=DIR --seed=3 --net=network-snapshot.safetensors --outdir=docs/geometry
+python -m docs.geometry_figures --data=DIR --seed=3 --net=network-snapshot.safetensors --outdir=docs/geometry
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -13,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from datasets.realestate10k import RealEstate10K
+from datasets.config import DataConfig, open_pairs
 from dnnlib.imaging import contact_sheet, save_png
+from dnnlib.util import STORED
 from torch_utils.batches import Pair
 from torch_utils.cameras import (
     geometry_vector,
@@ -168,7 +167,7 @@ def depth_figure(pair: Pair) -> Image.Image:
 @torch.no_grad()
 def main(data: str, split: str, range_selection: str, seed: int, net: str | None, depth: bool, outdir: Path) -> None:
     """Draw what each encoding of geometry sees."""
-    pair = RealEstate10K(data, split, range_selection, resolution=None, depth=depth)[seed]
+    pair = open_pairs(DataConfig(data, split, range_selection, depth_model=STORED if depth else None))[seed]
     pair = pair.square(min(pair.source.camera.width, pair.source.camera.height))
     outdir.mkdir(parents=True, exist_ok=True)
     save_png(outdir / "epipolar.png", epipolar_figure(pair))

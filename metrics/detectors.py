@@ -9,17 +9,20 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from dnnlib import UserError
-from dnnlib.util import file_sha256
+from dnnlib.util import file_sha256, one_line
 from torch_utils.cameras import pixels_to_float
 
 INCEPTION_URL = (
     "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pt"
 )
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+_TRUSTED = "trusted:"  # in front of a file of TorchScript that is not the published one
 DINOV2_REPOSITORY = "facebook/dinov2-large"
 
 _BATCH = 8  # always this many at a time, the last ones filled up: kernels, so rounding, differ with the size of a batch
@@ -96,7 +99,14 @@ def load_detectors(
 
 def _inception(device: torch.device, weights: str | None) -> tuple[DetectorInfo, Extract]:
     """Inception-v3 of 2015-12-05 as the published TorchScript file: 2048 features of the last pooling layer."""
-    path = _local_file("inception", weights or INCEPTION_URL)
+    source = (weights or INCEPTION_URL).removeprefix(_TRUSTED)
+    path = _local_file("inception", source, INCEPTION_SHA256 if weights is None else None)
+    digest = file_sha256(path)
+    if digest != INCEPTION_SHA256 and not (weights or "").startswith(_TRUSTED):
+        raise UserError(
+            f"{one_line(path)} is not the published file of inception; TorchScript can run any code: if you trust "
+            f"whoever made it, give --weights inception={_TRUSTED}{one_line(source)}"
+        )
     try:
         with warnings.catch_warnings():  # it is deprecated, but the published file has this format and no other
             warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -107,7 +117,7 @@ def _inception(device: torch.device, weights: str | None) -> tuple[DetectorInfo,
     def extract(images: torch.Tensor) -> torch.Tensor:
         return model(images, return_features=True)
 
-    return DetectorInfo("inception", file_sha256(path), "299x299 bilinear inside the TorchScript file", 2048), extract
+    return DetectorInfo("inception", digest, "299x299 bilinear inside the TorchScript file", 2048), extract
 
 
 def _dinov2(device: torch.device, weights: str | None) -> tuple[DetectorInfo, Extract]:
@@ -121,7 +131,8 @@ def _dinov2(device: torch.device, weights: str | None) -> tuple[DetectorInfo, Ex
         files = ["config.json", "model.safetensors"]
         folder = Path(weights or snapshot_download(DINOV2_REPOSITORY, allow_patterns=files))
         with _no_progress_bar():
-            model, report = Dinov2Model.from_pretrained(folder, output_loading_info=True)
+            loaded: Any = Dinov2Model.from_pretrained(folder, output_loading_info=True)
+        model, report = loaded
         digest = file_sha256(folder / "model.safetensors")
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -189,15 +200,15 @@ def _resize(images: torch.Tensor) -> torch.Tensor:
     return F.interpolate(images, size=(_INPUT_SIDE, _INPUT_SIDE), mode="bicubic", antialias=True, align_corners=False)
 
 
-def _local_file(name: str, source: str) -> Path:
+def _local_file(name: str, source: str, sha256: str | None = None) -> Path:
     """A path as it is, an address through the cache."""
     if not re.match(r"https?://", source):
         if not Path(source).is_file():
-            raise UserError(f"there is no file {source} with the weights of {name}")
+            raise UserError(f"there is no file {one_line(source)} with the weights of {name}")
         return Path(source)
     from dnnlib.download import download
 
     try:
-        return download(source)
+        return download(source, sha256=sha256)
     except UserError as error:
         raise UserError(f"{error}; or have it elsewhere and give --weights {name}=FILE") from None

@@ -108,12 +108,11 @@ def frechet_infinity(generated: ArrayLike, target: ArrayLike | Moments, seed: in
 
     Args: features [N, D]; `seed` draws the subsets.
     """
-    generated = _float64(generated)
-    fixed = target if isinstance(target, Moments) else None
-    target = None if fixed else _float64(target)
-    count, dim = generated.shape
-    if target is not None and len(target) != count:
-        raise ValueError(f"{count} generated and {len(target)} target features are no pairs")
+    rows_generated = _float64(generated)
+    rows_target = np.empty(0) if isinstance(target, Moments) else _float64(target)
+    count, dim = rows_generated.shape
+    if not isinstance(target, Moments) and len(rows_target) != count:
+        raise ValueError(f"{count} generated and {len(rows_target)} target features are no pairs")
     smallest = max(count // _SMALLEST_SHARE, min(dim, count // 2), 2)
     sizes = np.unique(np.linspace(smallest, count, _LARGEST_SUBSETS).round().astype(int))
     if len(sizes) < 2:
@@ -122,7 +121,8 @@ def frechet_infinity(generated: ArrayLike, target: ArrayLike | Moments, seed: in
     distances = []
     for size in sizes:
         rows = rng.permutation(count)[:size]
-        distances.append(moments_distance(moments_of(generated[rows]), fixed or moments_of(target[rows])))
+        reference = target if isinstance(target, Moments) else moments_of(rows_target[rows])
+        distances.append(moments_distance(moments_of(rows_generated[rows]), reference))
     _, intercept = np.polyfit(1 / sizes, distances, 1)
     return float(intercept)
 

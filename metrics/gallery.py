@@ -81,4 +81,5 @@ def group_means(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     groups = max(min(len(x) // _GROUP_SIZE, _MOST_GROUPS), 1)
     edges = np.quantile(x, np.linspace(0, 1, groups + 1)[1:-1]) if len(x) else []
     group = np.searchsorted(edges, x, side="right")
-    return tuple(np.array([values[group == g].mean() for g in np.unique(group)]) for values in (x, y))
+    mean_x, mean_y = (np.array([values[group == g].mean() for g in np.unique(group)]) for values in (x, y))
+    return mean_x, mean_y

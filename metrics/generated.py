@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from datasets.config import open_pairs
 from dnnlib import UserError
 from metrics.runner import Evaluation
 from metrics.views import Views
-from torch_utils.depth import STORED, DepthModel, choose_depth_model
+from torch_utils.depth import DepthModel, choose_depth_model
 from training.generation import GeneratedBatch, generate_images
 
 if TYPE_CHECKING:
@@ -82,19 +84,17 @@ def make_evaluate(
 
     A metric that cannot be had here, and a range that no test clip is long enough for, are said and left out.
     """
-    from datasets.realestate10k import RealEstate10K
 
     def left_out(name: str, error: UserError) -> None:
         _log.warning("metrics without %s: %s", name, error)
 
     names = usable_metrics(TRAINING_METRICS, count, log=left_out)
-    stored = config.depth_model == STORED
     depth_model = choose_depth_model(config.depth_model, config.depth_model is not None, processes.device)
 
     def evaluate(net: NVPrecond, selection: str) -> dict[str, float]:
         evaluation = Evaluation(names, device=processes.device)
         try:
-            pairs = RealEstate10K(config.data, "test", selection, resolution=None, seed=config.seed, depth=stored)
+            pairs = open_pairs(replace(config.pairs("test"), range_selection=selection))
             seeds = processes.share(range(count))
             how = {"sr_model": sr_model, "depth_model": depth_model, "batch_size": 32}
             for _ in judge(generate_images(net, pairs, seeds, **how), evaluation):

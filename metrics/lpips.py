@@ -87,6 +87,8 @@ class LPIPS(nn.Module):
                 self.add_module(f"conv{index}", convolution)
                 width, index = layer.channels, index + 1
             self.add_module(f"lin{number}", nn.Conv2d(width, 1, 1, bias=False))
+        self.shift: torch.Tensor
+        self.scale: torch.Tensor
         self.register_buffer("shift", torch.tensor(_SHIFT)[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(_SCALE)[:, None, None], persistent=False)
 

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class Reference:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an npz file, whole or not at all."""
         about = {"format": _FORMAT, "detectors": {name: info.to_dict() for name, info in self.detectors.items()}}
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{name}.{part}": np.asarray(getattr(moments, part))
             for name, moments in self.moments.items()
             for part in ("count", "mean", "scatter")

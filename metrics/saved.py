@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from dnnlib import UserError
 from dnnlib.imaging import read_image
-from dnnlib.text_files import parse_json, read_json
 from dnnlib.util import check_regular, one_line
 from metrics.table import format_indices
 from metrics.views import Views
-from torch_utils.cameras import Camera
 from torch_utils.depth import read_stored_depth
+from torch_utils.run_files import RUN_FILE, PairRecord, PictureRole, Run, parse_picture_name
 
-ROLES = ("sample", "tgt", "src")
-RUN_FILE = "run.json"
+_ROLES: tuple[PictureRole, ...] = ("sample", "tgt", "src")  # as `Views` takes them
 _MOST_BYTES = 1 << 27  # of a file in an archive: a few bytes there can be gigabytes when they are unpacked
-
-_PICTURE = re.compile(rf"({'|'.join(ROLES)})_(\d+)\.png")
 
 
 class _NamedBytes(io.BytesIO):
@@ -86,20 +81,6 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class PairRecord:
-    """What run.json knows of a pair: normalised cameras of the square views, [18] each, and the frame gap."""
-
-    source_camera: Sequence[float]
-    target_camera: Sequence[float]
-    gap: int
-
-    def cameras(self, width: int, height: int) -> tuple[Camera, Camera]:
-        both = (torch.tensor(values, dtype=torch.float64) for values in (self.source_camera, self.target_camera))
-        source, target = (Camera.from_normalized(values, width, height) for values in both)
-        return source, target
-
-
-@dataclass(frozen=True)
 class SavedViews:
     """The images of a run of generate_images.
 
@@ -135,10 +116,10 @@ class SavedViews:
 
     def views(self, index: int) -> Views:
         """One pair, as a batch of one. Raises UserError where a file is broken or sizes differ."""
-        images = [self.archive.image(self.files[index][role]) for role in ROLES]
+        images = [self.archive.image(self.files[index][role]) for role in _ROLES]
         shapes = [image.shape for image in images]
         if len(set(shapes)) > 1:
-            sizes = ", ".join(f"{role}: {shape[1]}x{shape[0]}" for role, shape in zip(ROLES, shapes, strict=True))
+            sizes = ", ".join(f"{role}: {shape[1]}x{shape[0]}" for role, shape in zip(_ROLES, shapes, strict=True))
             raise UserError(f"the images of seed {index} differ in size ({sizes}): all must have one size")
         record = self.records.get(index)
         cameras = None
@@ -170,17 +151,18 @@ def open_results(root: Path) -> SavedViews:
     archive = Archive.open(root)
     files: dict[int, dict[str, str]] = {}
     for name in archive.names:
-        picture = _PICTURE.fullmatch(name.rsplit("/", 1)[-1])
+        picture = parse_picture_name(name.rsplit("/", 1)[-1])
         if picture:
-            by_role = files.setdefault(int(picture[2]), {})
-            if picture[1] in by_role:
-                raise UserError(f"{root} holds {by_role[picture[1]]} and {name}: one of them is too many")
-            by_role[picture[1]] = name
+            role, seed = picture
+            by_role = files.setdefault(seed, {})
+            if role in by_role:
+                raise UserError(f"{root} holds {by_role[role]} and {name}: one of them is too many")
+            by_role[role] = name
     if not files:
         raise UserError(
             f"{root} holds no images of generate_images (src_000000.png, tgt_000000.png, sample_000000.png)"
         )
-    for role in ROLES:
+    for role in _ROLES:
         missing = [seed for seed, by_role in files.items() if role not in by_role]
         if missing:
             raise UserError(f"{root} lacks {role}_{min(missing):06d}.png (seeds without: {format_indices(missing)})")
@@ -197,15 +179,10 @@ def _with_run(results: SavedViews) -> SavedViews:
         raise UserError(f"{archive.root} holds {' and '.join(names)}: judge one run at a time")
     file = archive.file(names[0])
     try:
-        run: Any = read_json(file) if isinstance(file, Path) else parse_json(file.read(), RUN_FILE)
-        records = {
-            int(image["seed"]): PairRecord(image["source_camera"], image["target_camera"], int(image["gap"]))
-            for image in run["images"]
-        }
-        range_selection = run["options"].get("range_selection") or "any"
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        raise UserError(f"{RUN_FILE} in {archive.root} is not one of generate_images: remove or restore it") from None
-    return replace(results, records=records, range_selection=str(range_selection))
+        run = Run.parse(file.read_bytes() if isinstance(file, Path) else file.read())
+    except UserError as error:
+        raise UserError(f"{error}, in {archive.root}: remove or restore it") from None
+    return replace(results, records=run.records, range_selection=str(run.options.get("range_selection") or "any"))
 
 
 def _stack(views: Sequence[Views]) -> Views:

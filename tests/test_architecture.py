@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ PACKAGES = ("dnnlib", "torch_utils", "datasets", "training", "metrics")
 SCRIPTS = ("generate_images", "train_nvs", "calculate_metrics", "view_images")
 LEVEL_3_TRAINING = {
     "generation", "results", "training_loop", "config", "checkpoint", "reporting", "estimate", "trajectory",
-    "batching", "failures", "viewer",
+    "batching", "failures", "viewer", "path_config",
 }  # fmt: skip
 ALLOWED = {
     "dnnlib": {"dnnlib"},
@@ -70,6 +71,14 @@ def test_command_lines_import_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_one_function_opens_pictures() -> None:
+    """Pillow also opens formats that are programs: whoever opens a picture asks `dnnlib.imaging.open_image`."""
+    opener = re.compile(r"\bImage\.open\(|ImageFile\.Parser|from PIL\.Image import[^\n]*\bopen\b")
+    scripts = [path for folder in (ROOT, ROOT / "benchmarks", ROOT / "docs") for path in folder.glob("*.py")]
+    found = [path.name for path in (*MODULES, *scripts) for _ in opener.findall(path.read_text())]
+    assert found == ["imaging.py"]
 
 
 def test_no_cuda_calls() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +45,13 @@ def pictures(folder: Path) -> dict[str, np.ndarray]:
 
 def test_writes_the_published_names_a_sheet_and_a_record(out: Path, data: Path) -> None:
     expected = {f"{kind}_{seed:06d}.png" for kind in ("src", "sample", "tgt") for seed in range(4)}
-    assert {path.name for path in out.iterdir()} == expected | {"sheet.png", "run.json"}
+    assert {path.name for path in out.iterdir()} == expected | {"sheet.png", "run.json", ".run.lock"}
     assert all(picture.shape == (64, 64, 3) for picture in pictures(out).values())
     record = json.loads((out / "run.json").read_text())
     assert record["options"]["guidance"] == 1.5
     assert record["options"]["num_steps"] == 1
     assert len(record["options"]["net"]) == 64  # SHA-256 of the checkpoint
-    assert record["dtype"] == "float32"
+    assert record["options"]["dtype"] == "float32"
     assert record["versions"]["torch"]
     assert [image["seed"] for image in record["images"]] == [0, 1, 2, 3]
     for image in record["images"]:
@@ -67,7 +68,7 @@ def test_computes_in_what_the_processor_multiplies_fast(
     arguments = [*NETWORKS, *FAST, "--data", str(data), "--seeds", "0", "--outdir", str(tmp_path), "--dtype", "auto"]
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "run.json").read_text())["dtype"] == dtype
+    assert json.loads((tmp_path / "run.json").read_text())["options"]["dtype"] == dtype
     exact, fast = (pictures(folder)["sample_000000.png"] for folder in (out, tmp_path))
     assert np.abs(exact - fast).mean() < 1  # of 255
 
@@ -224,7 +225,12 @@ def test_the_folder_is_asked_for() -> None:
         (["--steps", "0"], "--steps"),
         (["--solver", "rk4"], "--solver"),
         (["--solver", "dpmpp_2m", "--S_churn", "1"], "leave out --S_churn"),
-        (["--guidance-interval", "2", "1"], "is empty or negative"),
+        (["--guidance-interval", "2", "1"], "is empty"),
+        (["--sigma_min", "0"], "--sigma_min must be in (0, inf)"),
+        (["--sigma_max", "inf"], "--sigma_max must be in (0, inf)"),
+        (["--rho", "nan"], "--rho must be in (0, inf)"),
+        (["--guidance", "inf"], "--guidance must be in (-inf, inf)"),
+        (["--sigma_min", "90"], "is above --sigma_max 80: swap them"),
         (["--device", "tpu9"], "tpu9"),
         (["--device", "mps"], "not available"),
     ],
@@ -245,3 +251,67 @@ def test_guidance_without_a_guidance_network_is_refused(data: Path, tmp_path: Pa
     assert result.exit_code == 2
     assert "guidance 1.5 needs a guidance network: give --gnet, or --guidance 1" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_at_once_into_one_folder_tell_of_all_pictures(data: Path, tmp_path: Path) -> None:
+    """As array jobs do."""
+    arguments = [*NETWORKS, *FAST, "--data", str(data), "--outdir", str(tmp_path)]
+    with ThreadPoolExecutor() as pool:
+        both = pool.map(lambda seeds: run_python("generate_images.py", *arguments, "--seeds", seeds), ("0-1", "2-3"))
+    assert [done.returncode for done in both] == [0, 0]
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert [image["seed"] for image in record["images"]] == [0, 1, 2, 3]
+
+
+def test_an_interrupted_run_is_known_for_what_it_is(out: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(out, folder)
+    run_file = folder / "run.json"
+    content = json.loads(run_file.read_text())
+    records, content["images"] = content["images"], []  # as it was before the first batch
+    run_file.write_text(json.dumps(content))
+    arguments = [*NETWORKS, *FAST, "--data", str(data), "--seeds", "0-3", "--outdir", str(folder)]
+    assert run(*arguments, "--dtype", "bfloat16").exit_code == 2
+    assert run(*arguments).exit_code == 0
+    assert json.loads(run_file.read_text())["images"] == records
+
+
+def test_pictures_of_other_data_are_refused(out: Path, tmp_path: Path, data: Path) -> None:
+    """Data that have grown since give other pairs for the same seeds."""
+    grown = tmp_path / "data"
+    write_tree(grown, "test", SyntheticClips("test", 5, frames=12, width=112, height=63))
+    folder = tmp_path / "out"
+    shutil.copytree(out, folder)
+    run_file = folder / "run.json"
+    content = json.loads(run_file.read_text())
+    content["options"]["data"] = str(grown)
+    run_file.write_text(json.dumps(content))
+    result = run(*NETWORKS, *FAST, "--data", str(grown), "--seeds", "0-3", "--outdir", str(folder))
+    assert result.exit_code == 2
+    assert "they have changed since; give --overwrite or another --outdir" in result.output
+
+
+def test_samples_that_are_not_finite_are_failures(data: Path, tmp_path: Path) -> None:
+    import torch
+
+    from training.model_io import load_network, save_network
+
+    net = load_network(str(DATA / "released-layout-uncond.pkl"))
+    with torch.no_grad():
+        next(net.parameters()).fill_(3e38)
+    save_network(tmp_path / "broken.safetensors", net)
+    arguments = ["--range-selection", "3-8", "--steps", "1", "--dtype", "float32", "--data", str(data)]
+    result = run("--net", str(tmp_path / "broken.safetensors"), *arguments, "--seeds", "0,1", "--outdir", str(tmp_path))
+    assert result.exit_code == 1, result.output
+    assert "2 of 2 failed: seed 0: the sample is not finite" in result.output
+    assert not list(tmp_path.glob("sample_*"))
+
+
+def test_a_pair_list_takes_the_place_of_a_presets_range(data: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text('[{"clip": "test-00001", "source": 2, "target": 7}]')
+    arguments = ["--preset", "vivid-tiny", "--data", str(data), "--pairs", str(pairs), "--seeds", "0"]
+    result = run(*arguments, "--outdir", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    (image,) = json.loads((tmp_path / "out" / "run.json").read_text())["images"]
+    assert (image["clip"], image["source_index"], image["target_index"]) == ("test-00001", 2, 7)

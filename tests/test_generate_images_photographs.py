@@ -42,7 +42,7 @@ def test_one_command(network: str, photo: Path, tmp_path: Path) -> None:
     assert frames | {"video.gif", "sheet.png", "trajectory.json"} <= {path.name for path in out.iterdir()}
     document = json.loads((out / "trajectory.json").read_text())
     assert document["neighbours"]["pairs"] == 2
-    assert (document["trajectory"], document["steps"]) == ("orbit", 1)
+    assert (document["trajectory"], document["num_steps"]) == ("orbit", 1)
     again = run(network, "--image", photo, "--trajectory", out / "trajectory.json", "--outdir", tmp_path / "again")
     assert again.exit_code == 0, again.output
     for name in frames:  # what was written is read back as the same path
@@ -128,14 +128,14 @@ def test_estimate_counts_frames_and_samples(network: str, photo: Path) -> None:
         (["--image", "{dot}"], "is 1x1 pixels"),
         (["--image", "{photo}", "--frames", "0"], "a path of 0 frames shows nothing"),
         (["--image", "{photo}", "--trajectory", "loop"], "there is no camera path 'loop'"),
-        (["--image", "{photo}", "--trajectory", "{text}"], "text.txt: plain matrices do not tell their convention"),
+        (["--image", "{photo}", "--trajectory", "{text}"], "text.txt: line 1: 3 columns where 12 or 16"),
         (["--image", "{photo}", "--samples", "9"], "9 samples need as many seeds; --seeds has 8"),
         (["--image", "{photo}", "--range-selection", "mid"], "--range-selection is for pairs of a data set"),
         (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),
         (["--frames", "3"], "--frames is for paths: leave it out, or give --image or --clip"),
-        (["--image", "{photo}", "--fps", "0"], "0 frames a second is no speed"),
-        (["--image", "{photo}", "--fps", "nan"], "nan frames a second is no speed"),
-        (["--image", "{photo}", "--scene-scale", "inf"], "the scene scale is inf"),
+        (["--image", "{photo}", "--fps", "0"], "--fps must be in (0, inf), but is 0"),
+        (["--image", "{photo}", "--fps", "nan"], "--fps must be in (0, inf), but is nan"),
+        (["--image", "{photo}", "--scene-scale", "inf"], "--scene-scale must be in (-inf, inf)"),
         (["--image", "{photo}", "--outdir", "{text}/out"], "choose another folder"),
     ],
 )
@@ -149,3 +149,43 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, network: str,
     assert result.output.strip().splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("condition", ["first", "chain", "stochastic"])
+def test_a_path_resumes_with_the_same_command_also_over_many_photographs(
+    condition: str, network: str, tmp_path: Path
+) -> None:
+    photograph(tmp_path / "photos" / "a.png")
+    photograph(tmp_path / "photos" / "b.png", 30, 50)
+    out = tmp_path / "out"
+    command = ["--image", tmp_path / "photos", "--frames", 5, "--condition", condition, "--key-every", 2]
+    command += ["--samples", 2, "--export", "colmap", "--outdir", out]
+    assert run(network, *command).exit_code == 0
+    whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    lost = ["a/frame_000001.png", "a/frame_000003_seed1.png", "a/trajectory.json", "a/video.gif", "b/sheet.png"]
+    for name in [*lost, *(f"b/frame_{k:06d}.png" for k in range(5))]:
+        (out / name).unlink()
+    kept = (out / "a/frame_000002.png").stat().st_mtime_ns
+    result = run(network, *command)
+    assert result.exit_code == 0, result.output
+    assert (out / "a/frame_000002.png").stat().st_mtime_ns == kept
+    again = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert again.keys() == whole.keys()
+    assert [path for path in whole if path.suffix != ".mp4" and again[path] != whole[path]] == []
+
+
+def test_another_path_is_refused_and_overwriting_leaves_nothing_of_it(
+    network: str, photo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ["--image", photo, "--frames", 3, "--outdir", out]
+    exports = ["--export", "colmap", "--export", "realestate10k", "--export", "matrices"]
+    assert run(network, *command, "--samples", 2, "--baseline", "homography", *exports).exit_code == 0
+    (out / "mine.txt").write_text("kept")
+    result = run(network, *command, "--steps", 3)
+    assert result.exit_code == 2
+    assert "holds the frames of another path (another num_steps, seeds)" in result.output
+    assert run(network, *command, "--trajectory", "zoom", "--frames", 2, "--overwrite").exit_code == 0
+    assert {path.name for path in out.iterdir()} - {"video.mp4"} == {
+        "frame_000000.png", "frame_000001.png", "path.json", "trajectory.json", "video.gif", "sheet.png", "mine.txt"
+    }  # fmt: skip

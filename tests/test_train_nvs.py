@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import train_nvs
 from presets import TRAINING
 from tests.scripts import TINY_OPTIONS
 from tests.training.runs import final_tensors, losses, relative_difference, write_data
+from train_nvs import earlier_precision
 from training.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,7 +88,7 @@ def test_option_beats_preset_beats_default() -> None:
 
 
 def test_defaults_are_those_of_the_config() -> None:
-    config = config_of()
+    config = config_of("--no-bf16")
     fields = [field for field in dataclasses.fields(TrainingConfig) if field.name != "network"]
     assert {field.name: getattr(config, field.name) for field in fields} == {
         field.name: field.default for field in fields
@@ -97,7 +99,7 @@ def test_defaults_are_those_of_the_config() -> None:
     ("arguments", "device", "precision"),
     [
         ([], "cuda", "float16"),
-        ([], "cpu", "float32"),
+        (["--no-bf16"], "cpu", "float32"),
         (["--no-fp16"], "cuda", "float32"),
         (["--bf16"], "cpu", "bfloat16"),
         (["--bf16"], "cuda", "bfloat16"),
@@ -105,6 +107,23 @@ def test_defaults_are_those_of_the_config() -> None:
 )
 def test_precision(arguments: list[str], device: str, precision: str) -> None:
     assert config_of(*arguments, device=device).precision == precision
+
+
+@pytest.mark.parametrize("fast", [torch.bfloat16, None])
+def test_default_precision_is_what_the_processor_is_made_for(
+    fast: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch_utils.distributed.fast_dtype", lambda device: fast if device == "cpu" else None)
+    assert config_of().precision == ("bfloat16" if fast else "float32")
+    assert config_of(device="cuda").precision == "float16"
+
+
+def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path: Path) -> None:
+    options = {"fp16": True, "bf16": None}
+    assert earlier_precision(options, tmp_path) is None
+    (tmp_path / "training_options.json").write_text('{"precision": "float32"}')
+    assert earlier_precision(options, tmp_path) == "float32"
+    assert earlier_precision({**options, "bf16": True}, tmp_path) is None
 
 
 def test_dry_run_needs_no_data_and_no_folder(capsys: pytest.CaptureFixture[str]) -> None:

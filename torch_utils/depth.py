@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from dnnlib.util import UserError, atomic_path
+from dnnlib.imaging import open_image
+from dnnlib.util import STORED, UserError, atomic_path, one_line
 
 # Depth Anything V2 (arXiv:2406.09414), tuned to metric depth of rooms: repository on the Hugging Face hub, licence.
 DEPTH_MODELS = {
@@ -25,7 +26,6 @@ DEPTH_MODELS = {
     "base": ("depth-anything/Depth-Anything-V2-Metric-Indoor-Base-hf", "CC BY-NC 4.0, not for commercial use"),
     "large": ("depth-anything/Depth-Anything-V2-Metric-Indoor-Large-hf", "CC BY-NC 4.0, not for commercial use"),
 }
-STORED = "file"  # in place of a model: depth that lies beside the frames
 DEPTH_CHOICES = f"{', '.join(DEPTH_MODELS)}, a folder with such a model, or {STORED} (depth beside the frames)"
 
 _SUFFIXES = (".depth.png", ".depth.npy")  # behind the stem of the picture's name
@@ -135,17 +135,22 @@ def read_stored_depth(picture: str | PathLike, height: int, width: int) -> torch
         raise UserError(f"{stem.parent} has no depth {names}: add it, or let --depth-model estimate it")
     try:
         if path.suffix == ".npy":
-            depth = np.load(path, allow_pickle=False).astype(np.float32)
+            stored = np.load(path, allow_pickle=False, mmap_mode="r")  # whatever its head says, no more than is there
+            if stored.shape != (height, width) or stored.dtype.kind != "f":
+                raise ValueError(
+                    f"{stored.dtype} of shape {list(stored.shape)} where floats of the picture's are expected"
+                )
+            depth = stored.astype(np.float32)
         else:
-            with Image.open(path) as image:
+            with open_image(path, ["PNG"]) as image:
                 if not image.mode.startswith("I"):
                     raise ValueError(f"mode {image.mode} where 16-bit grey is expected")
                 depth = np.asarray(image).astype(np.float32) / _PNG_STEPS
         if depth.shape != (height, width):
             raise ValueError(f"shape {list(depth.shape)} where the picture's [{height}, {width}] is expected")
         return torch.from_numpy(depth)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is no depth ({error}): replace it") from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError) as error:
+        raise UserError(f"{path} is no depth ({one_line(error)}): replace it") from None
 
 
 def save_stored_depth(picture: str | PathLike, depth: torch.Tensor) -> None:

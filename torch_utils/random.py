@@ -33,4 +33,5 @@ def seed_of(seed: int | Sequence[int]) -> int:
     """A number stays itself; several are hashed to 64 bits by numpy's SeedSequence, the same on every platform."""
     if isinstance(seed, int):
         return seed
-    return int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)[0] >> 1)
+    state = np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)
+    return int(state[0]) >> 1  # in this order: numpy 1 shifts no uint64 by an int

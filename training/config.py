@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dnnlib.util import UserError
+from datasets.config import DataConfig
+from dnnlib.util import STORED, UserError
 from training.network_config import NetworkConfig
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ PRECISIONS = ("float32", "float16", "bfloat16")
 
 # What may differ between a run and its continuation: where, how fast and how talkative, not what is computed.
 _FREE_TO_CHANGE = {
-    *("data", "single_image_data", "duration", "batch_gpu", "workers", "bench"),
+    *("data", "single_image_data", "duration", "batch_gpu", "workers", "bench", "compile"),
     *("status", "snapshot", "checkpoint", "samples", "metrics"),
 }
 
@@ -44,13 +45,13 @@ class TrainingConfig:
         ema_stds: relative standard deviations of the power-function averages.
         seed: names initial weights, pairs and noise.
         workers: data loading processes per process.
-        bench: let cuDNN measure which convolution is fastest.
+        bench: let cuDNN measure which convolution is fastest; compile: have `torch.compile` fuse element-wise work.
         status, snapshot, checkpoint, samples, metrics: every how many images; None is never.
     """
 
     network: NetworkConfig
     data: str = "data"
-    single_image_data: str = "photos"
+    single_image_data: str | None = None
     range_selection: str | None = None
     depth_model: str | None = None
     single_image_mix: float = 0.0
@@ -69,6 +70,7 @@ class TrainingConfig:
     seed: int = 0
     workers: int = 2
     bench: bool = True
+    compile: bool = False
     status: int = 128 << 10
     snapshot: int | None = 8 << 20
     checkpoint: int | None = 8 << 20
@@ -94,7 +96,7 @@ class TrainingConfig:
 
     def _check_geometry(self, refuse: Callable[[bool, str], None]) -> None:
         """Encodings of geometry that contradict each other or would do nothing."""
-        from torch_utils.depth import DEPTH_CHOICES, STORED
+        from torch_utils.depth import DEPTH_CHOICES
 
         source_options = ("no_time_enc", *self.network.of_source) if self.network.uncond else ()
         useless = [name for name in source_options if getattr(self.network, name)]
@@ -121,6 +123,15 @@ class TrainingConfig:
     def resolution(self) -> int:
         """Side of the training images."""
         return self.network.img_resolution
+
+    def pairs(self, split: str) -> DataConfig:
+        """Pairs of the clips, as they are judged on."""
+        return DataConfig(self.data, split, self.range_selection, seed=self.seed, depth_model=self.depth_model)
+
+    def training_pairs(self) -> DataConfig:
+        """Pair k of the run is item k: clips, mixed with single photographs where asked for."""
+        mix, data = self.single_image_mix, self.single_image_data
+        return dataclasses.replace(self.pairs("train"), single_image_mix=mix, single_image_data=data)
 
     def build_network(self) -> NVPrecond:
         """The network, with weights that depend on the seed alone."""

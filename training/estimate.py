@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,13 +13,15 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from dnnlib.util import format_bytes, format_seconds
 from torch_utils.batches import Batch
 from torch_utils.cameras import GEOMETRY_DIM
+from torch_utils.distributed import Processes
+from torch_utils.memory import memory_limit
 from torch_utils.random import SeededGenerators
 from training.batching import MemoryNeed, fitting_batch, measure_memory, probe
 from training.config import TrainingConfig
 from training.generation import NovelViewSampler
-from training.guidance import EVERYWHERE
 
 _STATE_BYTES = 4 * (1 + 1 + 2 + 2)  # float32 weights, gradients, two moments of Adam, two averages
 _SHARE_OF_PEAK = 0.5  # convolutions of these shapes reach about half of what one large matmul does
@@ -102,6 +105,25 @@ class SamplingEstimate:
         """For an image, in one process."""
         return sum(network.seconds for network in self.networks.values())
 
+    def to_text(self, images: int, processes: Processes) -> str:
+        """A table for people; `images` are made in all."""
+        device, need = processes.device, self.memory
+        rows = [(role, net.parameters, net.evaluations, net.flop, net.seconds) for role, net in self.networks.items()]
+        sums = [sum(column) for column in list(zip(*rows, strict=True))[1:]]
+        lines = [f"{'an image':10}{'parameters':>14}{'evaluations':>13}{'GFLOP':>11}{'seconds':>10}"]
+        for role, parameters, evaluations, flop, seconds in [*rows, ("all", *sums)]:
+            lines.append(f"{role:10}{parameters:14,}{evaluations:13}{flop / 1e9:11,.2f}{seconds:10.3f}")
+        at_once, each, there = map(format_bytes, (need.of(self.batch), need.per_image, memory_limit(device)))
+        time = format_seconds(self.seconds * -(-images // processes.world_size))
+        return "\n".join(
+            [
+                *lines,
+                f"memory    {at_once} at --batch={self.batch}, {each} of it for each image at once; {there} there",
+                f"fits      --batch={self.fitting_batch}: what --batch=auto takes of as many images or more",
+                f"in all    {images} images: {time} on {processes.world_size} x {device.type}",
+            ]
+        )
+
 
 def estimate_sampling(sampler: NovelViewSampler, batch: int | Literal["auto"], images: int) -> SamplingEstimate:
     """Probe the networks, each alone, on this device; `images`, how many one process is to make, limits the batch.
@@ -110,21 +132,19 @@ def estimate_sampling(sampler: NovelViewSampler, batch: int | Literal["auto"], i
     """
     memory = measure_memory(sampler)
     fitting = fitting_batch(sampler, memory)
-    batch = min(fitting, images, fitting if batch == "auto" else batch)
-    networks = {}
+    size = min(fitting, images, fitting if batch == "auto" else batch)
+    networks: dict[str, NetworkEstimate] = {}
     for role, evaluations in sampler.evaluations.items():
         net = sampler.networks[role]
-        alone = replace(
-            sampler, net=net, gnet=None, sr_model=None, guidance=1.0, guidance_interval=EVERYWHERE, sampler_kwargs={}
-        )
-        probe(alone, batch)  # warms up
+        alone = NovelViewSampler(net, depth_model=sampler.depth_model)
+        probe(alone, size)  # warms up
         networks[role] = NetworkEstimate(
             parameters=sum(parameter.numel() for parameter in net.parameters()),
             evaluations=evaluations,
-            flop=_extrapolate(lambda n, alone=alone: count_flop(alone, 1, n), evaluations),
-            seconds=_extrapolate(lambda n, alone=alone: _seconds(alone, batch, n), evaluations) / batch,
+            flop=_extrapolate(partial(count_flop, alone, 1), evaluations),
+            seconds=_extrapolate(partial(_seconds, alone, size), evaluations) / size,
         )
-    return SamplingEstimate(networks, batch, memory, fitting)
+    return SamplingEstimate(networks, size, memory, fitting)
 
 
 def count_flop(sampler: NovelViewSampler, batch: int, evaluations: int) -> int:

@@ -16,13 +16,20 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger(__name__)
 
 
+class NotFinite(ArithmeticError):
+    """A sample holds NaN or infinity."""
+
+    def __init__(self) -> None:
+        super().__init__("the sample is not finite: broken weights, or noise levels or guidance beyond what they bear")
+
+
 @dataclass
 class Failures:
     """What could not be made, and why.
 
     Attributes:
         reasons: by seed, or by the name of a photograph.
-        unexpected: whether one of them is nothing the user can put right, so perhaps a fault of ours.
+        unexpected: whether one of them is nothing the user's input is to blame for, so perhaps a fault of ours.
     """
 
     reasons: dict[int | str, str] = field(default_factory=dict)
@@ -36,7 +43,9 @@ class Failures:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             raise error
         self.reasons[name] = str(error).partition("\n")[0]
-        if not isinstance(error, UserError | OSError):
+        if isinstance(error, NotFinite):
+            self.unexpected = True
+        elif not isinstance(error, UserError | OSError):
             self.reasons[name] = f"{type(error).__name__}: {self.reasons[name]}"
             self.unexpected = True
             _log.error("%s failed", _title(name), exc_info=error)

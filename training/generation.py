@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from dnnlib.sampling_options import NETWORK_ROLES, SOLVER_OPTIONS
 from dnnlib.util import UserError
 from torch_utils.batches import Pair
 from torch_utils.cameras import Camera, View, pixels_to_float, pixels_to_uint8, resize_image
@@ -18,10 +17,12 @@ from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.distributed import fast_dtype
 from torch_utils.memory import in_parts
 from torch_utils.random import SeededGenerators
-from training.guidance import EVERYWHERE, in_interval, view_denoiser
+from training.failures import NotFinite
+from training.guidance import EVERYWHERE, view_denoiser
 from training.model_io import load_network, resolve_network
 from training.precond import NVPrecond
-from training.sampling import check_solver, edm_sampler, evaluation_levels
+from training.sampling import edm_sampler, evaluation_levels
+from training.sampling_config import ROLES, NetworkFiles, Role, SamplingConfig
 
 
 class PairSource(Protocol):
@@ -29,16 +30,17 @@ class PairSource(Protocol):
 
     def __getitem__(self, index: int, /) -> Pair: ...
 
+    def choose(self, index: int, /) -> tuple[str, int, int]:
+        """Clip, and positions of source and target frame, of a pair; nothing is read."""
+
 
 @dataclass(frozen=True)
 class NovelViewSampler:
-    """One or two networks and a guidance network, and how to sample from them.
+    """Networks, and how to sample from them.
 
     Attributes:
         net: the base network; gnet: its guidance network; sr_model: super-resolution network for what `net` gives.
-        guidance: 1 is none; guidance_interval: (low, high), the noise levels low < sigma <= high that have it.
-        sampler_kwargs: see `edm_sampler`; for base and super-resolution alike.
-        published_intrinsics: see `geometry_vector`.
+        config: for base and super-resolution alike; guidance is the base network's.
         depth_model: tells a network that needs it the depth of source views, from what that network sees of them; None
             takes the depth that the views carry.
     """
@@ -46,18 +48,16 @@ class NovelViewSampler:
     net: NVPrecond
     gnet: NVPrecond | None = None
     sr_model: NVPrecond | None = None
-    guidance: float = 1.0
-    sampler_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    published_intrinsics: bool = False
+    config: SamplingConfig = field(default_factory=SamplingConfig)
     depth_model: DepthModel | None = None
-    guidance_interval: tuple[float, float] = EVERYWHERE
 
     def __post_init__(self) -> None:
-        if self.gnet is None and self.guidance != 1:
-            raise UserError(f"guidance {self.guidance:g} needs a guidance network: give --gnet, or --guidance 1")
-        if self.net.super_res and (self.sr_model is not None or self.guidance != 1):
+        guidance = self.config.guidance
+        if self.gnet is None and guidance != 1:
+            raise UserError(f"guidance {guidance:g} needs a guidance network: give `gnet`, or `guidance` 1")
+        if self.net.super_res and (self.sr_model is not None or guidance != 1):
             raise UserError(
-                "--net is a super-resolution network: give it alone, or as --sr-model behind a base network"
+                "`net` is a super-resolution network: give it alone, or as `sr_model` behind a base network"
             )
         if self.gnet is not None and self.gnet.img_resolution != self.net.img_resolution:
             raise UserError(
@@ -72,13 +72,7 @@ class NovelViewSampler:
         if self.gnet is not None and self.gnet.needs_depth and forms[0] != forms[1]:
             raise UserError("the guidance network wants depth in another form than the base network: they must agree")
         if self.sr_model is not None and not self.sr_model.super_res:
-            raise UserError("the network given as --sr-model is not a super-resolution network")
-        low, high = self.guidance_interval
-        if not 0 <= low < high:
-            raise UserError(f"the guidance interval {low:g} {high:g} is empty or negative: give 0 <= LO < HI")
-        if self.guidance == 1 and self.guidance_interval != EVERYWHERE:
-            raise UserError("there is no guidance to have an interval: leave it out, or give --guidance other than 1")
-        check_solver(**self.sampler_kwargs)
+            raise UserError("the network given as `sr_model` is not a super-resolution network")
 
     @property
     def resolution(self) -> int:
@@ -91,18 +85,16 @@ class NovelViewSampler:
         return next(self.net.parameters()).device
 
     @property
-    def networks(self) -> dict[str, NVPrecond]:
+    def networks(self) -> dict[Role, NVPrecond]:
         """Those that are evaluated, by role."""
-        roles = {role: getattr(self, role) for role in NETWORK_ROLES}
-        return {
-            role: net for role, net in roles.items() if net is not None and not (role == "gnet" and self.guidance == 1)
-        }
+        roles = {role: getattr(self, role) for role in ROLES if role != "gnet" or self.config.guidance != 1}
+        return {role: net for role, net in roles.items() if net is not None}
 
     @property
-    def evaluations(self) -> dict[str, int]:
+    def evaluations(self) -> dict[Role, int]:
         """How often each network is evaluated for an image."""
-        levels = evaluation_levels(**self.sampler_kwargs)
-        guided = sum(in_interval(level, self.guidance_interval) for level in levels)
+        levels = evaluation_levels(self.config)
+        guided = sum(map(self.config.is_guided, levels))
         return {role: guided if role == "gnet" else len(levels) for role in self.networks}
 
     @torch.no_grad()
@@ -113,7 +105,7 @@ class NovelViewSampler:
         seeds: Sequence[int | Sequence[int]],
         conditioning_image: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Novel views of `sources` from `targets`, uint8 [B, 3, R, R] on the CPU.
+        """Novel views of `sources` from `targets`, uint8 [B, 3, R, R] on the CPU. Raises NotFinite.
 
         Views and cameras may have any size; a source of several views is drawn from anew in each evaluation (see
         `view_denoiser`). The noise of image k, and so the image, depends on seeds[k] alone.
@@ -121,12 +113,13 @@ class NovelViewSampler:
         network as `net`.
         """
         generators = SeededGenerators(seeds)
-        images = self._sample(self.net, sources, targets, generators, conditioning_image, self.gnet, self.guidance)
-        if self.sr_model is None:
-            return pixels_to_uint8(images).cpu()
-        side = self.sr_model.img_resolution
-        conditioning_image = resize_image(images, side, side)
-        return pixels_to_uint8(self._sample(self.sr_model, sources, targets, generators, conditioning_image)).cpu()
+        images = self._sample(self.net, sources, targets, generators, conditioning_image, self.gnet)
+        if self.sr_model is not None:
+            side = self.sr_model.img_resolution
+            images = self._sample(self.sr_model, sources, targets, generators, resize_image(images, side, side))
+        if not bool(images.isfinite().all()):
+            raise NotFinite
+        return pixels_to_uint8(images).cpu()
 
     def _sample(
         self,
@@ -136,47 +129,42 @@ class NovelViewSampler:
         generators: SeededGenerators,
         conditioning_image: torch.Tensor | None,
         gnet: NVPrecond | None = None,
-        guidance: float = 1.0,
     ) -> torch.Tensor:
-        side = net.img_resolution
+        config, side = self.config, net.img_resolution
         denoise = view_denoiser(
             net,
             [[source] if isinstance(source, View) else source for source in sources],
             targets,
             gnet,
-            guidance,
-            interval=self.guidance_interval,
-            published_intrinsics=self.published_intrinsics,
+            1.0 if gnet is None else config.guidance,
+            interval=config.guidance_interval or EVERYWHERE,
+            published_intrinsics=config.published_intrinsics,
             depth_model=self.depth_model,
             conditioning_image=conditioning_image,
             randn_like=generators.randn_like,
         )
         noise = generators.randn((net.arguments.img_channels, side, side), self.device)
-        return edm_sampler(denoise, noise, randn_like=generators.randn_like, **self.sampler_kwargs)
+        return edm_sampler(denoise, noise, config, randn_like=generators.randn_like)
 
 
-def open_sampler(options: Mapping[str, Any], device: torch.device | str) -> tuple[NovelViewSampler, dict[str, Path]]:
-    """The sampler that the options of `dnnlib.sampling_options` describe, and the file of each of its networks.
+def open_sampler(
+    files: NetworkFiles, config: SamplingConfig, device: torch.device | str
+) -> tuple[NovelViewSampler, dict[Role, Path]]:
+    """The sampler with its networks frozen, and compiled where that is asked for; and the file of each of them.
 
-    The networks are frozen, and compiled where that is asked for. Raises UserError where a file is missing or options
-    contradict each other.
+    Its `config` names the dtype that "auto" stands for. Raises UserError where a file is missing or the networks do
+    not go together.
     """
-    files = {role: resolve_network(options[role]) for role in NETWORK_ROLES if options[role]}
-    dtype = fast_dtype(device) if options["dtype"] == "auto" else getattr(torch, options["dtype"])
-    networks = {role: load_network(file, device).freeze(dtype) for role, file in files.items()}
-    if options["compile"]:
+    paths = {role: resolve_network(name) for role, name in files.by_role.items()}
+    dtype = fast_dtype(device) if config.dtype == "auto" else getattr(torch, config.dtype)
+    networks = {role: load_network(path, device).freeze(dtype) for role, path in paths.items()}
+    if files.compile:
         for net in networks.values():
             net.compile_parts()
     needs_depth = any(net.needs_depth for net in networks.values())
-    sampler = NovelViewSampler(
-        **networks,
-        guidance=options["guidance"],
-        guidance_interval=options["guidance_interval"] or EVERYWHERE,
-        sampler_kwargs={"num_steps": options["steps"], **{name: options[name] for name in SOLVER_OPTIONS}},
-        published_intrinsics=options["published_intrinsics"],
-        depth_model=choose_depth_model(options["depth_model"], needs_depth, device),
-    )
-    return sampler, files
+    config = replace(config, dtype=str(networks["net"].compute_dtype).removeprefix("torch."))
+    depth_model = choose_depth_model(files.depth_model, needs_depth, device)
+    return NovelViewSampler(**networks, config=config, depth_model=depth_model), paths
 
 
 @dataclass(frozen=True)
@@ -250,18 +238,14 @@ def generate_images(
     *,
     gnet: NVPrecond | None = None,
     sr_model: NVPrecond | None = None,
-    guidance: float = 1.0,
     batch_size: int = 4,
-    published_intrinsics: bool = False,
     depth_model: DepthModel | None = None,
-    guidance_interval: tuple[float, float] = EVERYWHERE,
-    **sampler_kwargs: Any,
+    **settings: Any,
 ) -> GeneratedBatches:
     """Novel views for pairs of a data set: seed s names both the pair, `dataset[s]`, and the noise.
 
-    `batch_size` changes nothing but speed and memory. Other arguments as for `NovelViewSampler` and `edm_sampler`.
+    `batch_size` changes nothing but speed and memory; `settings` are fields of `SamplingConfig`, such as `guidance`.
+    Other arguments as for `NovelViewSampler`.
     """
-    sampler = NovelViewSampler(
-        net, gnet, sr_model, guidance, sampler_kwargs, published_intrinsics, depth_model, guidance_interval
-    )
+    sampler = NovelViewSampler(net, gnet, sr_model, SamplingConfig(**settings), depth_model)
     return GeneratedBatches(sampler, dataset, seeds, batch_size)

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 _EPS = 1e-4
@@ -17,10 +19,37 @@ _ATTENTION_WEIGHTS = 2**19  # of so many tokens times source tokens at once, on 
 
 def normalize(x: torch.Tensor, dims: Sequence[int] | None = None, eps: float = _EPS) -> torch.Tensor:
     """x / (eps + RMS(x)) with the RMS over `dims` (default: all but the first), in float32. Equation 47."""
-    dims = list(range(1, x.ndim)) if dims is None else list(dims)
-    norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float32)
-    rms = norm * math.sqrt(norm.numel() / x.numel())
-    return x / (eps + rms).to(x.dtype)
+    return _Normalize.apply(x, tuple(range(1, x.ndim)) if dims is None else tuple(dims), eps)
+
+
+class _Normalize(torch.autograd.Function):
+    """`normalize` with its gradient in closed form, in a third of the passes over memory.
+
+    With s = 1 / (eps + r) and r = RMS(x) over N elements, y = s x and dx = s dy - y s sum(x dy) / (N r).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, dims: tuple[int, ...], eps: float) -> torch.Tensor:
+        norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float32)
+        rms = norm * math.sqrt(norm.numel() / x.numel())
+        scale = 1 / (eps + rms)
+        y = x * _spread(scale, x)
+        ctx.save_for_backward(y, scale, rms)
+        ctx.dims = dims
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        y, scale, rms = ctx.saved_tensors
+        along = (grad * y).sum(dim=ctx.dims, keepdim=True, dtype=torch.float32)
+        along *= (rms.numel() / y.numel()) / rms.clamp_min(torch.finfo(torch.float32).tiny)
+        return torch.addcmul(grad * _spread(scale, y), y, _spread(-along, y)), None, None
+
+
+def _spread(factor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The factor in the dtype of x. On CPUs also in its shape: where channels come last, it does not vary along the
+    innermost dimension, and element-wise kernels are not vectorised over such operands."""
+    return torch.empty_like(x).copy_(factor) if x.device.type == "cpu" else factor.to(x.dtype)
 
 
 # SiLU of unit normal input has this standard deviation; the layer behind it takes the inverse as gain. Equation 81.
@@ -57,21 +86,60 @@ def attend(
     q_BHTD: torch.Tensor, k_BHSD: torch.Tensor, v_BHSD: torch.Tensor, bias_BHTS: torch.Tensor | None = None
 ) -> torch.Tensor:
     """softmax(q k / sqrt(D) + bias) v: [B, H, T, D]."""
-    if q_BHTD.device.type != "cpu" or q_BHTD.dtype == torch.float32 or q_BHTD.requires_grad:
+    if q_BHTD.device.type != "cpu" or q_BHTD.dtype == torch.float32:
         return F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, attn_mask=bias_BHTS)
-    # The fused kernel for CPUs does not use their half precision arithmetic; matrix products do. Some heads at a time,
-    # so that their weights stay in the cache and take no memory to speak of.
-    q, k, v = (part.flatten(0, 1) for part in (q_BHTD, k_BHSD, v_BHSD))
-    q = q * (1 / math.sqrt(q.shape[2]))
+    q, k, v = (part.flatten(0, 1) for part in (q_BHTD * (1 / math.sqrt(q_BHTD.shape[3])), k_BHSD, v_BHSD))
+    bias = None if bias_BHTS is None else bias_BHTS.flatten(0, 1)
+    return _HalfAttention.apply(q, k, v, bias).view_as(q_BHTD)
+
+
+class _HalfAttention(torch.autograd.Function):
+    """softmax(q k + bias) v of heads [G, T, D], [G, S, D] and [G, T, S], for CPUs in half precision.
+
+    The fused kernel for CPUs does not use their half precision arithmetic; matrix products do. Some heads at a time, so
+    that their weights stay in the cache; they are kept only where a gradient will want them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        y, kept = torch.empty_like(q), []
+        for some in _some_heads(q, k):
+            logits = q[some] @ k[some].mT
+            if bias is not None:
+                logits += bias[some]
+            weights = logits.softmax(dim=-1)
+            torch.bmm(weights, v[some], out=y[some])
+            if any(ctx.needs_input_grad):
+                kept.append(weights)
+        ctx.save_for_backward(q, k, v, *kept)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q, k, v, *kept = ctx.saved_tensors
+        dq, dk, dv = (torch.empty_like(part) for part in (q, k, v))
+        dbias = q.new_empty(len(q), q.shape[1], k.shape[1]) if ctx.needs_input_grad[3] else None
+        for some, weights in zip(_some_heads(q, k), kept, strict=True):
+            torch.bmm(weights.mT, grad[some], out=dv[some])
+            logits = torch.ops.aten._softmax_backward_data(grad[some] @ v[some].mT, weights, -1, weights.dtype)
+            torch.bmm(logits, k[some], out=dq[some])
+            torch.bmm(logits.mT, q[some], out=dk[some])
+            if dbias is not None:
+                dbias[some] = logits
+        return dq, dk, dv, dbias
+
+
+def _some_heads(q: torch.Tensor, k: torch.Tensor) -> list[slice]:
     heads = max(_ATTENTION_WEIGHTS // (q.shape[1] * k.shape[1]), 1)
-    y = torch.empty_like(q)
-    for start in range(0, len(q), heads):
-        some = slice(start, start + heads)
-        logits = q[some] @ k[some].mT
-        if bias_BHTS is not None:
-            logits += bias_BHTS.flatten(0, 1)[some]
-        torch.bmm(logits.softmax(dim=-1), v[some], out=y[some])
-    return y.view_as(q_BHTD)
+    return [slice(start, start + heads) for start in range(0, len(q), heads)]
+
+
+@torch.no_grad()
+def normalize_weights(net: nn.Module) -> None:
+    """Forced weight normalisation: stored weights become normalize(weight). Once before each step of training."""
+    for layer in net.modules():
+        if isinstance(layer, MPConv):
+            layer.weight.copy_(normalize(layer.weight))
 
 
 class MPFourier(nn.Module):
@@ -79,6 +147,8 @@ class MPFourier(nn.Module):
 
     def __init__(self, channels: int, bandwidth: float = 1.0) -> None:
         super().__init__()
+        self.freqs: torch.Tensor
+        self.phases: torch.Tensor
         self.register_buffer("freqs", 2 * math.pi * bandwidth * torch.randn(channels))
         self.register_buffer("phases", 2 * math.pi * torch.rand(channels))
 
@@ -89,8 +159,8 @@ class MPFourier(nn.Module):
 class MPConv(nn.Module):
     """Convolution (kernel k: k x k, "same" padding) or linear layer (kernel None) with forced weight normalisation.
 
-    Equation 47 and section 2.3: the layer uses normalize(weight) * gain / sqrt(fan-in); in training mode the stored
-    weight is replaced by normalize(weight) first, without gradient, so that its length never drifts.
+    Equation 47 and section 2.3: the layer uses normalize(weight) * gain / sqrt(fan-in). In training the stored weight
+    is replaced by its direction before each step, so that its length never drifts: `normalize_weights`.
 
     Args:
         gain: constant factor; a learned one is given to `forward`.
@@ -107,9 +177,6 @@ class MPConv(nn.Module):
         if self.frozen:
             y = self._apply_weight(x, self.weight)
             return y if gain is None else y * gain.to(y.dtype)
-        if self.training:
-            with torch.no_grad():
-                self.weight.copy_(normalize(self.weight))
         weight = self.effective_weight()
         return self._apply_weight(x, (weight if gain is None else weight * gain).to(x.dtype))
 
@@ -143,16 +210,12 @@ class MPHeads(MPConv):
         super().__init__(channels, parts * channels, 1)
         self.heads, self.parts = heads, parts
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]  # parts, and no gain
         """[B, C, R, R] to `parts` tensors [B, heads, R R, C/heads], normalised over their last dimension."""
-        y = (
-            super()
-            .forward(x)
-            .permute(0, 2, 3, 1)
-            .reshape(len(x), x.shape[-2] * x.shape[-1], self.parts, self.heads, -1)
-        )
-        return tuple(part.transpose(1, 2) for part in normalize(y, dims=[-1]).unbind(dim=2))
+        y = super().forward(x)
+        y = rearrange(y, "b (part head d) y x -> b (y x) part head d", part=self.parts, head=self.heads)
+        return tuple(rearrange(normalize(y, dims=[-1]), "b t part head d -> part b head t d"))
 
     def effective_weight(self) -> torch.Tensor:
-        weight = super().effective_weight()
-        return weight.unflatten(0, (self.heads, -1, self.parts)).permute(2, 0, 1, 3, 4, 5).flatten(0, 2)
+        rows = "(head d part) c y x -> (part head d) c y x"
+        return rearrange(super().effective_weight(), rows, head=self.heads, part=self.parts)

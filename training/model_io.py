@@ -161,10 +161,14 @@ def _read_released(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor],
     try:
         positional = dict(zip(("img_resolution", "img_channels", "label_dim"), network.init_args, strict=False))
         init_kwargs, state = {**positional, **network.init_kwargs}, network.state_dict()
-        nested = {part: network.modules[part].init_kwargs for part in ("encoder", "unet") if part in network.modules}
+        nested: dict[str, dict[str, Any]] = {
+            part: network.modules[part].init_kwargs for part in ("encoder", "unet") if part in network.modules
+        }
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: its network cannot be read ({one_line(error)})") from None
-    heads = {part: kwargs["channels_per_head"] for part, kwargs in nested.items() if kwargs.get("channels_per_head")}
+    heads: dict[str, int] = {
+        part: kwargs["channels_per_head"] for part, kwargs in nested.items() if kwargs.get("channels_per_head")
+    }
     return init_kwargs, state, heads
 
 

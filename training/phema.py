@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -37,7 +37,9 @@ def ema_beta(std: float, images: float, batch: float) -> float:
     return (1 - batch / images) ** (std_to_exponent(std) + 1)
 
 
-def profile_products(ofs_a: np.ndarray, std_a: np.ndarray, ofs_b: np.ndarray, std_b: np.ndarray) -> np.ndarray:
+def profile_products(
+    ofs_a: Sequence[float], std_a: Sequence[float], ofs_b: Sequence[float], std_b: Sequence[float]
+) -> np.ndarray:
     """Inner products of the profiles that end at `ofs` and have `std`: float64 [A, B]. Equation 151.
 
     With t = min(Ta, Tb): (t/Ta)^(ga+1) (t/Tb)^(gb+1) (ga+1) (gb+1) / ((ga+gb+1) t), which does not overflow.
@@ -73,7 +75,7 @@ def profile_error(in_ofs: Sequence[float], in_std: Sequence[float], out_ofs: flo
     return float(np.sqrt(max(norm - 2 * x @ b + x @ a @ x, 0) / norm))
 
 
-def reconstruct(states: Iterable[dict[str, torch.Tensor]], weights: Sequence[float]) -> dict[str, torch.Tensor]:
+def reconstruct(states: Iterable[dict[str, torch.Tensor]], weights: Iterable[float]) -> dict[str, torch.Tensor]:
     """Weighted sum of state dicts, accumulated in float32; they are taken one by one."""
     total: dict[str, torch.Tensor] = {}
     for weight, state in zip(weights, states, strict=True):
@@ -82,7 +84,7 @@ def reconstruct(states: Iterable[dict[str, torch.Tensor]], weights: Sequence[flo
     return total
 
 
-def reconstruct_run(folder: Path, std: float, images: int | None = None) -> tuple[NVPrecond, dict[str, object]]:
+def reconstruct_run(folder: Path, std: float, images: int | None = None) -> tuple[NVPrecond, dict[str, Any]]:
     """The average of a run with any std at `images` seen (default: at its last snapshot), and where it comes from.
 
     Raises UserError where the folder holds no snapshots, or none that reach there.

@@ -217,8 +217,8 @@ class NVPrecond(nn.Module):
         self.frozen = True
         return self.eval()
 
-    def compile_parts(self) -> NVPrecond:
-        """Have `torch.compile` fuse the inner networks at their first use, on CUDA into graphs; returns the network.
+    def compile_parts(self, graphs: bool = True) -> NVPrecond:
+        """Have `torch.compile` fuse the inner networks at their first use, on CUDA into `graphs`; returns the network.
 
         The arithmetic around them stays as it is: it is float32, and small. Raises UserError without a compiler.
         """
@@ -227,7 +227,7 @@ class NVPrecond(nn.Module):
             raise UserError("--compile needs a C++ compiler on this device: install g++, or leave it out")
         for part in ("encoder", "unet"):
             if hasattr(self, part):
-                self.get_submodule(part).compile(mode="reduce-overhead" if on_cuda else "default")
+                self.get_submodule(part).compile(mode="reduce-overhead" if on_cuda and graphs else "default")
         return self
 
     def encode_source(self, src: torch.Tensor, sigma: torch.Tensor, geometry: torch.Tensor) -> list[torch.Tensor]:

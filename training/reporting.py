@@ -17,7 +17,7 @@ import numpy as np
 from dnnlib.imaging import save_png
 from dnnlib.text_files import parse_json, read_text
 from dnnlib.util import UserError, atomic_path
-from torch_utils.depth import STORED, DepthModel
+from torch_utils.depth import DepthModel
 from training.checkpoint import kimg_name
 from training.config import TrainingConfig
 from training.generation import generate_images
@@ -93,13 +93,12 @@ def sample_sheet(
     count: int = 8,
 ) -> Image.Image:
     """Source, sample and target of the first pairs of the test split (train where there is none)."""
-    from datasets.realestate10k import RealEstate10K
+    from datasets.config import open_pairs
 
-    settings = {"resolution": None, "depth": config.depth_model == STORED}
     try:
-        pairs = RealEstate10K(config.data, "test", config.range_selection, **settings)
+        pairs = open_pairs(config.pairs("test"))
     except UserError:
-        pairs = RealEstate10K(config.data, "train", config.range_selection, **settings)
+        pairs = open_pairs(config.pairs("train"))
     batches = generate_images(net, pairs, range(count), sr_model=sr_model, depth_model=depth_model, num_steps=18)
     return batches_sheet(batches)
 

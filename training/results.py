@@ -1,180 +1,229 @@
-"""The folder that `generate_images.py` writes: pictures by seed, a contact sheet, and `run.json` that says it all."""
+"""A run into a folder: pictures by seed, a contact sheet, and `run.json` that says it all. It resumes at will.
+
+`torch_utils.run_files` knows the format.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from filelock import FileLock
+
+from datasets.config import DataConfig
 from dnnlib.imaging import contact_sheet, read_image, save_png
-from dnnlib.sampling_options import NETWORK_ROLES
-from dnnlib.text_files import read_json
-from dnnlib.util import UserError, atomic_path, file_sha256, writable_directory
-from torch_utils.batches import Pair
+from dnnlib.settings import plain
+from dnnlib.util import UserError, file_sha256, writable_directory
 from torch_utils.depth import save_stored_depth
-from training.generation import GeneratedBatch, NovelViewSampler, PairSource
+from torch_utils.distributed import Processes
+from torch_utils.run_files import (
+    PICTURE_ROLES,
+    RECORD_KEY,
+    PairRecord,
+    PictureRole,
+    Run,
+    picture_path,
+    read_record,
+    read_run,
+)
+from training.failures import Failures
+from training.generation import GeneratedBatch, GeneratedBatches, NovelViewSampler, PairSource
+from training.sampling_config import ROLES, NetworkFiles, Role
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from PIL import Image
 
-_KINDS = ("src", "sample", "tgt")
+    from torch_utils.batches import Pair
+
 _TITLES = ("source", "sample", "target")
-_SEEDS_PER_FOLDER = 1000
 _SHEET_ROWS = 16
-_BEFORE = {"solver": "heun", "guidance_interval": None}  # what earlier runs, which do not say so, did
 _REPORTED_PACKAGES = ("torch", "numpy", "Pillow", "safetensors")
 
 
-def pair_record(seed: int, pair: Pair) -> dict[str, Any]:
-    """What `run.json` says of one image; cameras are the 18 numbers of RealEstate10K for the square pictures."""
-    return {
-        "seed": seed,
-        "clip": pair.clip,
-        "source_index": pair.source_index,
-        "target_index": pair.target_index,
-        "gap": pair.gap,
-        "source_camera": pair.source.camera.to_normalized().tolist(),
-        "target_camera": pair.target.camera.to_normalized().tolist(),
-    }
+def run_identity(
+    paths: Mapping[Role, Path], files: NetworkFiles, sampler: NovelViewSampler, data: DataConfig
+) -> dict[str, Any]:
+    """All that decides what the picture of a seed shows, ready for JSON: networks by the SHA-256 of their files."""
+    pairs = None if data.pairs is None else file_sha256(data.pairs)
+    where = {"data": str(Path(data.data).resolve()), "split": data.split, "range_selection": data.range_selection}
+    return plain({**network_identity(paths, files), **asdict(sampler.config), **where, "pairs": pairs})
 
 
-class ResultFolder:
-    """Pictures named `src_000016.png`, `tgt_000016.png`, `sample_000016.png` for seed 16.
+def network_identity(paths: Mapping[Role, Path], files: NetworkFiles) -> dict[str, Any]:
+    """Networks by the SHA-256 of their files, and the depth model by its name."""
+    networks = {role: file_sha256(paths[role]) if role in paths else None for role in ROLES}
+    return {**networks, "depth_model": files.depth_model}
 
-    Args:
-        folder: where they go; subdirs: one folder per 1000 seeds.
-        identity: every option that decides what the pictures show. A folder that holds a run with another identity is
-            refused, since its pictures would be taken for this run's.
+
+@dataclass
+class RunFolder:
+    """The folder of a run. Several processes may work in it at once, of one run or of several with other seeds.
+
+    Attributes:
+        folder: where the pictures go; subdirs: one folder per 1000 seeds.
+        identity: see `run_identity`. A folder that holds a run with another identity is refused with UserError, since
+            its pictures would be taken for this run's.
+        details: more for `run.json`.
         overwrite: make everything anew instead.
     """
 
-    def __init__(self, folder: Path, subdirs: bool, identity: Mapping[str, Any], overwrite: bool = False) -> None:
-        self.folder, self.subdirs, self.identity = folder, subdirs, json.loads(json.dumps(identity))
-        self.overwrite = overwrite
-        self.records: dict[int, dict[str, Any]] = {}
-        run = folder / "run.json"
-        if overwrite or not run.exists():
-            return
-        try:
-            content = read_json(run)
-            earlier, records = (
-                {**_BEFORE, **content["options"]},
-                {record["seed"]: record for record in content["images"]},
-            )
-            if not all(isinstance(seed, int) for seed in records):
-                raise TypeError("seeds that are no numbers")
-        except (UserError, KeyError, TypeError):
-            raise UserError(f"{run} is damaged: give --overwrite or another --outdir") from None
-        for name, value in self.identity.items():
-            if earlier.get(name) != value:
-                raise UserError(
-                    f"{folder} holds a run with {name} {earlier.get(name)}, this one has {value}: "
-                    f"give --overwrite or another --outdir"
-                )
-        self.records = records
+    folder: Path
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    subdirs: bool = False
+    overwrite: bool = False
+    records: dict[int, PairRecord] = field(init=False, default_factory=dict)
 
-    def path(self, kind: str, seed: int) -> Path:
-        """File of a picture; kind is "src", "tgt" or "sample"."""
-        parent = self.folder / f"{seed - seed % _SEEDS_PER_FOLDER:06d}" if self.subdirs else self.folder
-        return parent / f"{kind}_{seed:06d}.png"
+    def __post_init__(self) -> None:
+        self.folder = writable_directory(self.folder)
+        self.identity = json.loads(json.dumps(self.identity))
+        if not self.overwrite:
+            self._read()
 
-    def missing(self, seeds: Sequence[int]) -> list[int]:
-        """The seeds that are still to be made. Files appear whole or not at all, so those that exist are complete."""
+    def begin(self) -> None:
+        """Write `run.json`, so that an interrupted run is known for what it is."""
+        with self._lock():
+            if not self.overwrite:
+                self._read()
+            self._write()
+
+    def path(self, role: PictureRole, seed: int) -> Path:
+        """File of a picture."""
+        return picture_path(self.folder, role, seed, self.subdirs)
+
+    def missing(self, seeds: Sequence[int], dataset: PairSource) -> list[int]:
+        """The seeds that are still to be made. Files appear whole or not at all, so those that exist are complete.
+
+        Raises UserError where a picture was made of other frames than the data now give for its seed.
+        """
         if self.overwrite:
             return list(seeds)
-        return [seed for seed in seeds if not all(self.path(kind, seed).exists() for kind in _KINDS)]
+        made = [seed for seed in seeds if all(self.path(role, seed).exists() for role in PICTURE_ROLES)]
+        for seed in made:
+            record = self.records.get(seed) or read_record(self.path("sample", seed))
+            chosen = dataset.choose(seed)
+            if record is None:
+                continue  # made before samples carried their record
+            if record.frames != chosen:
+                raise UserError(
+                    f"{self.folder} holds, for seed {seed}, frames {record.source_index} and {record.target_index} of "
+                    f"clip {record.clip}, and the data now give {chosen[1]} and {chosen[2]} of {chosen[0]}: they have "
+                    f"changed since; give `overwrite` or another `outdir`"
+                )
+            self.records[seed] = record
+        return sorted(set(seeds) - set(made))
 
-    def save(
-        self, batch: GeneratedBatch, on_failure: Callable[[int, Exception], None] | None = None
-    ) -> list[dict[str, Any]]:
-        """Write a batch's pictures, and the depth of source views that carry it; returns their records.
+    def save(self, batch: GeneratedBatch, on_failure: Callable[[int, Exception], None] | None = None) -> None:
+        """Write a batch's pictures, and the depth of source views that carry it.
 
         `on_failure` is told of the seeds for which that fails, and why; with None the error is raised.
         """
-        records = []
         for seed, pair, image in zip(batch.seeds, batch.pairs, batch.images, strict=True):
             try:
-                self._save_images(seed, pair, image)
+                record = PairRecord.of(seed, pair)
+                self._save_pictures(record, pair, image)
             except Exception as error:
                 if on_failure is None:
                     raise
                 on_failure(seed, error)
             else:
-                records.append(pair_record(seed, pair))
-        return records
+                self.records[seed] = record
 
-    def _save_images(self, seed: int, pair: Pair, image: torch.Tensor) -> None:
-        for kind, picture in zip(_KINDS, (pair.source.image, image, pair.target.image), strict=True):
-            path = self.path(kind, seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_png(path, picture.permute(1, 2, 0).numpy())
-        if pair.source.depth is not None:
-            save_stored_depth(self.path("src", seed), pair.source.depth)
-
-    def write_run(self, details: Mapping[str, Any]) -> None:
-        """Write `run.json`: options, details, versions, and a record of every picture known so far."""
-        content = {
-            "options": self.identity,
-            **details,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _REPORTED_PACKAGES}},
-            "images": [self.records[seed] for seed in sorted(self.records)],
-        }
-        with atomic_path(self.folder / "run.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+    def load(
+        self, seeds: Sequence[int], batch_size: int, dataset: PairSource, resolution: int
+    ) -> Iterator[GeneratedBatch]:
+        """What was saved for these seeds, as if just made."""
+        for start in range(0, len(seeds), batch_size):
+            some = list(seeds[start : start + batch_size])
+            images = [torch.from_numpy(read_image(self.path("sample", seed))).permute(2, 0, 1) for seed in some]
+            yield GeneratedBatch(some, [dataset[seed].square(resolution) for seed in some], torch.stack(images))
 
     def finish(
-        self,
-        seeds: Sequence[int],
-        records: Sequence[dict[str, Any]],
-        dataset: PairSource,
-        resolution: int,
-        details: Mapping[str, Any],
-        failed: Mapping[int, str] | None = None,
+        self, seeds: Sequence[int], dataset: PairSource, resolution: int, failed: Mapping[int | str, str] | None = None
     ) -> None:
         """Complete `run.json` and draw `sheet.png` once all pictures are there but for the failed seeds, told why."""
         seeds = [seed for seed in seeds if seed not in (failed or {})]
-        self.records.update({record["seed"]: record for record in records})
         for seed in seeds:
-            if seed not in self.records:  # made by a run that was interrupted before it could say so
-                self.records[seed] = pair_record(seed, dataset[seed].square(resolution))
-        self.write_run({**details, "failed": failed} if failed else details)
+            if seed not in self.records:  # made by another process, or before samples carried their record
+                record = read_record(self.path("sample", seed))
+                self.records[seed] = record or PairRecord.of(seed, dataset[seed].square(resolution))
+        with self._lock():
+            self.records = {**self._others(), **self.records}
+            self._write(failed)
         shown = seeds[:_SHEET_ROWS]
         if not shown:
             return
-        rows = [[read_image(self.path(kind, seed)) for kind in _KINDS] for seed in shown]
-        save_png(self.folder / "sheet.png", _sheet(rows, [(seed, self.records[seed]["gap"]) for seed in shown]))
+        rows = [[read_image(self.path(role, seed)) for role in PICTURE_ROLES] for seed in shown]
+        save_png(self.folder / "sheet.png", _sheet(rows, [(seed, self.records[seed].gap) for seed in shown]))
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.folder / ".run.lock")
+
+    def _read(self) -> None:
+        """Take up the records of an earlier run in the folder, or refuse it."""
+        try:
+            run = read_run(self.folder)
+        except UserError as error:
+            raise UserError(f"{error}: give `overwrite` or another `outdir`") from None
+        if run is None:
+            return
+        different = self._differences(run)
+        if different:
+            raise UserError(f"{self.folder} holds a run with {different[0]}: give `overwrite` or another `outdir`")
+        self.records.update(run.records)
+
+    def _others(self) -> Mapping[int, PairRecord]:
+        """What other runs of this identity have recorded since this one began."""
+        run = read_run(self.folder)
+        return {} if run is None or self._differences(run) else run.records
+
+    def _differences(self, run: Run) -> list[str]:
+        missing = {"dtype": self.identity.get("dtype")}  # not told by the first runs
+        earlier = {**missing, **run.options}
+        return [
+            f"{name} {earlier.get(name)}, this one has {value}"
+            for name, value in self.identity.items()
+            if earlier.get(name) != value
+        ]
+
+    def _write(self, failed: Mapping[int | str, str] | None = None) -> None:
+        versions = {"python": platform.python_version(), **{name: version(name) for name in _REPORTED_PACKAGES}}
+        details = {**self.details, **({"failed": failed} if failed else {}), "versions": versions}
+        Run(self.identity, self.records, details).write(self.folder)
+
+    def _save_pictures(self, record: PairRecord, pair: Pair, image: torch.Tensor) -> None:
+        for role, picture in zip(PICTURE_ROLES, (pair.source.image, image, pair.target.image), strict=True):
+            path = self.path(role, record.seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = {RECORD_KEY: record.to_text()} if role == "sample" else None
+            save_png(path, picture.permute(1, 2, 0).numpy(), text)
+        if pair.source.depth is not None:
+            save_stored_depth(self.path("src", record.seed), pair.source.depth)
 
 
-def open_result_folder(
-    options: Mapping[str, Any], sampler: NovelViewSampler, files: Mapping[str, Path], **more: Any
-) -> ResultFolder:
-    """The folder `outdir` for what a sampler makes of `data`; see `dnnlib.sampling_options` for the options.
+def generate_into(
+    folder: RunFolder, batches: GeneratedBatches, seeds: Sequence[int], processes: Processes, failures: Failures
+) -> Iterator[GeneratedBatch]:
+    """Save each of this process's batches, yield it, and when all processes are done complete the run of all `seeds`.
 
-    `more` adds to what tells runs apart. Raises UserError where the folder holds another run.
+    Seeds that cannot be made are left out and told in `failures`, which afterwards are those of all processes.
     """
-    chosen = ("split", "range_selection", "guidance", "guidance_interval", "published_intrinsics", "depth_model")
-    identity = {
-        **{role: file_sha256(files[role]) if role in files else None for role in NETWORK_ROLES},
-        **{name: _plain(options[name]) for name in chosen},
-        **{name: _plain(value) for name, value in sampler.sampler_kwargs.items()},
-        "data": str(Path(options["data"]).resolve()),
-        **more,
-    }
-    folder = writable_directory(options["outdir"])
-    return ResultFolder(folder, options.get("subdirs", False), identity, options.get("overwrite", False))
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON gives it back; infinity, which JSON lacks, as text."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if value == math.inf else value
+    processes.barrier()  # nobody writes before everybody has seen what is there
+    if processes.is_main:
+        folder.begin()
+    for batch in batches:
+        folder.save(batch, failures.add)
+        yield batch
+    failures.gather(processes)  # by then everybody has saved what it makes
+    if processes.is_main:
+        folder.finish(seeds, batches.dataset, batches.sampler.resolution, failures.reasons)
 
 
 def batches_sheet(batches: Iterable[GeneratedBatch]) -> Image.Image:

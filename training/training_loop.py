@@ -24,15 +24,17 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+from datasets.config import open_pairs
 from dnnlib.locks import sole_user
 from dnnlib.text_files import read_json
 from dnnlib.util import UserError, atomic_path, format_bytes, one_line, writable_directory
 from torch_utils.batches import Batch, Pair, collate
-from torch_utils.depth import STORED, DepthModel, choose_depth_model
+from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.distributed import Processes
 from torch_utils.random import SeededGenerators, seed_of
 from training.checkpoint import check_moments, kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
+from training.layers import normalize_weights
 from training.model_io import copy_weights, save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
@@ -77,6 +79,8 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.0, betas=(0.9, 0.99), fused=fused)
         self.nonfinite = torch.zeros([], dtype=torch.int64, device=device)
         self._wrapped: nn.Module = self.net
+        if config.compile:
+            self.net.compile_parts(graphs=False)
         if self.processes.world_size > 1:
             self._wrapped = DistributedDataParallel(self.net)
 
@@ -97,6 +101,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
+        normalize_weights(self.net)
         mean_loss = torch.zeros([], device=device)
         for rows, is_last in self._micro_batches():
             names = [(config.seed, number) for number in self.image_numbers(self.images)[rows]]
@@ -276,10 +281,9 @@ class _Reports:
     @cached_property
     def _typical_depth(self) -> float | None:
         """Of the clips trained on, whatever their mix; a matter of seconds, once."""
-        from datasets.realestate10k import RealEstate10K
         from datasets.typical_depth import typical_depth
 
-        found = typical_depth(RealEstate10K(self.config.data, "train", self.config.range_selection, resolution=None))
+        found = typical_depth(open_pairs(self.config.pairs("train")))
         _log.info("typical depth of the views: %s", "too few points to tell" if found is None else f"{found:.2f} units")
         return found
 
@@ -310,8 +314,10 @@ class _StepShares(Dataset):
 
 def step_batches(config: TrainingConfig, trainer: Trainer) -> Iterator[Batch]:
     """This process's share of every step to come."""
+    pairs = open_pairs(config.training_pairs(), config.resolution)
+    _log.info("training data: %s", pairs.summary())
     loader = DataLoader(
-        _StepShares(training_pairs(config), trainer.image_numbers(0)),
+        _StepShares(pairs, trainer.image_numbers(0)),
         batch_size=None,
         sampler=range(trainer.images, config.duration, config.batch),
         num_workers=config.workers,
@@ -333,21 +339,6 @@ def _leave_signals_to_parent(_: int) -> None:
     """The parent still needs its data workers to end its step."""
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def training_pairs(config: TrainingConfig) -> Dataset[Pair]:
-    """Pair k of the run is item k: clips, mixed with single photographs where the config says so."""
-    from datasets.realestate10k import RealEstate10K
-
-    settings = {"seed": config.seed, "depth": config.depth_model == STORED}
-    pairs = RealEstate10K(config.data, "train", config.range_selection, config.resolution, **settings)
-    if config.single_image_mix:
-        from datasets.single_image import Mixed, SingleImages
-
-        photographs = SingleImages(config.single_image_data, config.resolution, seed=config.seed)
-        pairs = Mixed(pairs, photographs, config.single_image_mix, seed=config.seed)
-    _log.info("training data: %s", pairs.summary())
-    return pairs
 
 
 @contextlib.contextmanager

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
+from datasets.path_config import ViewPath
 from datasets.trajectories import check_frames
 from datasets.trajectory_files import write_trajectory
-from datasets.user_image import Photograph
 from dnnlib.imaging import contact_sheet, read_image, save_png
-from dnnlib.util import UserError, writable_directory
+from dnnlib.settings import plain
+from dnnlib.text_files import read_json
+from dnnlib.util import UserError, atomic_path, writable_directory
 from dnnlib.video import AddFrame, gif_writer, mp4_writer
 from torch_utils.cameras import Camera, View
 from torch_utils.known_pixels import keep_known
 from torch_utils.memory import in_parts
 from torch_utils.warping import same_place, turned_view
 from training.generation import NovelViewSampler
+from training.path_config import RenderConfig
 from training.precond import NVPrecond
-
-Condition = Literal["first", "chain", "stochastic"]
 
 _MOST_KEY_FRAMES = 16  # that stochastic conditioning remembers, so that memory does not grow with the path
 _SHEET_COLUMNS = 6
 _SPREAD_WHITE = 32  # standard deviation, in levels of 255, that is white in a map of the spread
 _SHEET_CELL = 160  # pixels, at least
 _ROWS = ("truth", "homography", "spread")  # of the sheet, below the samples
-_PATTERNS = ("frame_*.png", *(f"{kind}_*.png" for kind in _ROWS), "trajectory.json")
 _EXPORTS = {"realestate10k": "realestate10k.txt", "colmap": "colmap", "matrices": "matrices_opencv_w2c.txt"}
+_IDENTITY = "path.json"  # of the frames of a folder, written before the first of them
+_FRAMES = ("frame_*.png", *(f"{kind}_*.png" for kind in _ROWS), "trajectory.json", _IDENTITY)
+_SUMMARIES = ("video.gif", "video.mp4", "sheet.png", *_EXPORTS.values(), "colmap/*.txt")
 _log = logging.getLogger(__name__)
 
 
@@ -44,48 +50,45 @@ class PathRenderer:
     """Frames along a path. Iterating yields, for each camera, uint8 [samples, 3, R, R].
 
     Attributes:
-        photograph: the view all begins with; cameras: the path, in the photograph's world.
-        seeds: one for each sample of a frame. All frames share its noise, unless `fresh_noise`.
-        condition: what a frame is conditioned on: "first", the photograph; "chain", the newest key frame; "stochastic",
-            at every evaluation of the network another view of the photograph and the key frames so far.
-        key_every: every so many frames one becomes a key frame. Each sample has its own.
+        seeds: one for each sample of a frame.
         batch_size: images at once; changes nothing but speed and memory.
-        known_pixels: what the photograph shows of a view is kept, in key frames too: see `torch_utils.known_pixels`.
     """
 
     sampler: NovelViewSampler
-    photograph: View
-    cameras: Sequence[Camera]
+    path: ViewPath
+    config: RenderConfig = field(default_factory=RenderConfig)
     seeds: Sequence[int] = (0,)
-    condition: Condition = "first"
-    key_every: int = 4
     batch_size: int = 4
-    fresh_noise: bool = False
-    known_pixels: bool = False
 
     def __post_init__(self) -> None:
-        check_frames(len(self.cameras))
-        if self.condition not in get_args(Condition):
-            raise UserError(f"frames cannot follow from {self.condition!r}: choose {', '.join(get_args(Condition))}")
+        check_frames(len(self.path.cameras))
 
     @property
     def square_cameras(self) -> list[Camera]:
         """The cameras of the pictures that come out."""
         side = self.sampler.resolution
-        return [camera.square(side) for camera in self.cameras]
+        return [camera.square(side) for camera in self.path.cameras]
 
     def __len__(self) -> int:
-        return len(self.cameras)
+        return len(self.path.cameras)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        views = [[self.photograph] for _ in self.seeds]  # of each sample: the photograph, then its key frames
-        cameras = self.square_cameras
-        span = len(self) if self.condition == "first" else self.key_every
+        return self.render({})
+
+    def render(self, made: Mapping[int, Callable[[], torch.Tensor]]) -> Iterator[torch.Tensor]:
+        """All frames; those that were made before, by number, are taken as they are, and key frames among them too."""
+        condition, cameras = self.config.condition, self.square_cameras
+        known = self.config.known_pixels and not self.path.truth
+        views = [[self.path.photograph.view] for _ in self.seeds]  # of each sample: the photograph, then its key frames
+        span = len(self) if condition == "first" else self.config.key_every
         for start, stop in pairwise([0, *range(span + 1, len(self), span), len(self)]):
-            pools = [seen[-1:] if self.condition == "chain" else seen for seen in views]
-            for camera, images in zip(cameras[start:stop], self._frames(range(start, stop), pools), strict=True):
-                if self.known_pixels:
-                    images = torch.stack([keep_known(image, self.photograph, camera) for image in images])
+            pools = [seen[-1:] if condition == "chain" else seen for seen in views]
+            missing = self._frames([number for number in range(start, stop) if number not in made], pools)
+            for number in range(start, stop):
+                images = made[number]() if number in made else next(missing)
+                if known and number not in made:
+                    view = self.path.photograph.view
+                    images = torch.stack([keep_known(image, view, cameras[number]) for image in images])
                 yield images
             camera = cameras[stop - 1]
             views = [
@@ -93,7 +96,7 @@ class PathRenderer:
                 for seen, image in zip(views, images, strict=True)
             ]
 
-    def _frames(self, frames: range, pools: Sequence[Sequence[View]]) -> Iterator[torch.Tensor]:
+    def _frames(self, frames: Sequence[int], pools: Sequence[Sequence[View]]) -> Iterator[torch.Tensor]:
         images = self._images([(frame, sample) for frame in frames for sample in range(len(self.seeds))], pools)
         for _ in frames:
             yield torch.stack(list(islice(images, len(self.seeds))))
@@ -102,8 +105,9 @@ class PathRenderer:
         """The image of each (frame, sample), [3, R, R], computed in batches."""
 
         def make(batch: Sequence[tuple[int, int]]) -> torch.Tensor:
-            seeds = [(self.seeds[s], frame) if self.fresh_noise else self.seeds[s] for frame, s in batch]
-            return self.sampler([pools[s] for _, s in batch], [self.cameras[frame] for frame, _ in batch], seeds)
+            fresh, cameras = self.config.fresh_noise, self.path.cameras
+            seeds = [(self.seeds[s], frame) if fresh else self.seeds[s] for frame, s in batch]
+            return self.sampler([pools[s] for _, s in batch], [cameras[frame] for frame, _ in batch], seeds)
 
         for start in range(0, len(items), self.batch_size):
             for images in in_parts(make, items[start : start + self.batch_size]):
@@ -130,55 +134,84 @@ class PathFolder:
     reads them, and all that was set and found.
 
     Args:
-        overwrite: remove the frames of an earlier path; otherwise a folder that has some is refused with UserError.
+        identity: see `path_identity`. The frames of a path with the same one are kept, and those that it lacks made;
+            any others are refused with UserError, since they would be taken for this path's.
+        overwrite: remove instead all that belongs to an earlier path.
     """
 
-    def __init__(self, folder: Path, overwrite: bool = False) -> None:
+    def __init__(self, folder: Path, overwrite: bool = False, identity: Mapping[str, Any] | None = None) -> None:
         self.folder = writable_directory(folder)
-        earlier = [file for pattern in _PATTERNS for file in folder.glob(pattern)]
-        if earlier and not overwrite:
-            raise UserError(f"{folder} holds the frames of another path: give --overwrite or another --outdir")
-        for file in earlier:
-            file.unlink()
+        self._identity = None if identity is None else json.loads(json.dumps(identity))
+        if overwrite:
+            self._remove_all()
+        elif any(True for pattern in _FRAMES for _ in folder.glob(pattern)):
+            self._check_identity()
+
+    def _remove_all(self) -> None:
+        for file in [file for pattern in (*_FRAMES, *_SUMMARIES) for file in self.folder.glob(pattern)]:
+            if not file.is_dir():
+                file.unlink()
+        with suppress(OSError):  # it was not there, or somebody keeps files of their own in it
+            (self.folder / _EXPORTS["colmap"]).rmdir()
+
+    def _check_identity(self) -> None:
+        """Raise UserError unless the frames that are there are of this very path."""
+        file, differing = self.folder / _IDENTITY, ""
+        if self._identity is not None and file.is_file():
+            theirs = read_json(file)
+            if theirs == self._identity:
+                return
+            known = theirs if isinstance(theirs, dict) else {}
+            names = sorted(name for name, value in self._identity.items() if known.get(name) != value)
+            differing = f" (another {', '.join(names)})"
+        raise UserError(
+            f"{self.folder} holds the frames of another path{differing}: give `overwrite` or another `outdir`"
+        )
+
+    def _made(self, renderer: PathRenderer) -> dict[int, Callable[[], torch.Tensor]]:
+        """What reads the frames that are there already, by number."""
+        seeds = [None, *renderer.seeds[1:]]
+        files = {number: [self.frame(number, seed) for seed in seeds] for number in range(len(renderer))}
+        return {
+            number: partial(_read_frames, samples)
+            for number, samples in files.items()
+            if all(file.is_file() for file in samples)
+        }
 
     def frame(self, number: int, seed: int | None = None) -> Path:
         """The file of a frame; `seed` for samples after the first."""
         return self.folder / (f"frame_{number:06d}.png" if seed is None else f"frame_{number:06d}_seed{seed}.png")
 
     def write(
-        self,
-        renderer: PathRenderer,
-        photograph: Photograph,
-        *,
-        fps: float = 12,
-        homography: bool = False,
-        truth: Sequence[View] = (),
-        reports: Sequence[Report] = (),
-        formats: Sequence[str] = (),
-        details: Mapping[str, Any] | None = None,
+        self, renderer: PathRenderer, reports: Sequence[Report] = (), details: Mapping[str, Any] | None = None
     ) -> Iterator[Path]:
         """Render a path into the folder; yields the file of every frame as it appears.
 
         Args:
-            homography: write what the photograph shows where the camera has only turned or zoomed.
-            truth: what the cameras of the path really saw, [3, R, R] each; R is the sampler's resolution.
+            renderer: its config says what is written; true views must have its sampler's resolution.
             reports: judge the samples of the first seed.
-            formats: write the path in these formats of `trajectory_files.FORMATS`, too.
             details: more for `trajectory.json`.
         """
-        cameras = renderer.square_cameras
-        source = _pixels(photograph.view.square(renderer.sampler.resolution).image)
-        true_pictures = [_pixels(view.image) for view in truth] or [None] * len(cameras)
+        path, config, cameras = renderer.path, renderer.config, renderer.square_cameras
+        view = path.photograph.view
+        source = _pixels(view.square(renderer.sampler.resolution).image)
+        true_pictures = [_pixels(true.image) for true in path.truth] or [None] * len(cameras)
+        made = self._made(renderer) if self._identity is not None else {}
+        if self._identity is not None:
+            with atomic_path(self.folder / _IDENTITY) as temporary:
+                temporary.write_text(json.dumps(self._identity, indent=1) + "\n")
         with ExitStack() as stack:
-            videos = self._open_videos(stack, fps)
-            for number, (camera, samples, true) in enumerate(zip(cameras, renderer, true_pictures, strict=True)):
+            videos = self._open_videos(stack, config.fps)
+            rendered = renderer.render(made)
+            for number, (camera, samples, true) in enumerate(zip(cameras, rendered, true_pictures, strict=True)):
                 pictures = [_pixels(image) for image in samples]
                 for picture, seed in zip(pictures, [None, *renderer.seeds[1:]], strict=True):
-                    save_png(self.frame(number, seed), picture)
+                    if number not in made:
+                        save_png(self.frame(number, seed), picture)
                 if len(pictures) > 1:
                     save_png(self.folder / f"spread_{number:06d}.png", spread_map(samples))
-                if homography and same_place(photograph.view.camera, camera):
-                    save_png(self.folder / f"homography_{number:06d}.png", _masked(photograph.view, camera))
+                if config.baseline == "homography" and same_place(view.camera, camera):
+                    save_png(self.folder / f"homography_{number:06d}.png", _masked(view, camera))
                 if true is not None:
                     save_png(self.folder / f"truth_{number:06d}.png", true)
                 for report in reports:
@@ -187,7 +220,7 @@ class PathFolder:
                     add(pictures[0] if true is None else np.concatenate([source, pictures[0], true], axis=1))
                 yield self.frame(number)
         found = {name: value for report in reports for name, value in report.summary().items()}
-        self._finish(renderer, photograph, cameras, formats, {**(details or {}), **found})
+        self._finish(renderer, {**(details or {}), **found})
 
     def _open_videos(self, stack: ExitStack, fps: float) -> list[AddFrame]:
         videos = [stack.enter_context(gif_writer(self.folder / "video.gif", fps))]
@@ -197,20 +230,15 @@ class PathFolder:
             _log.warning("no video.mp4: %s. The GIF and the frames are written.", error)
         return videos
 
-    def _finish(
-        self,
-        renderer: PathRenderer,
-        photograph: Photograph,
-        cameras: Sequence[Camera],
-        formats: Sequence[str],
-        details: Mapping[str, Any],
-    ) -> None:
+    def _finish(self, renderer: PathRenderer, details: Mapping[str, Any]) -> None:
+        path, config, cameras = renderer.path, renderer.config, renderer.square_cameras
         names = [self.frame(number).name for number in range(len(cameras))]
-        settings = {name: getattr(renderer, name) for name in ("condition", "key_every", "fresh_noise", "known_pixels")}
+        photograph = path.photograph
         lens = {"name": photograph.name, "fov_deg": photograph.fov_deg, "fov_from": photograph.fov_from}
-        extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings, **details}
+        settings = plain({**asdict(renderer.sampler.config), **asdict(config), **path.details, **details})
+        extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings}
         write_trajectory(self.folder / "trajectory.json", cameras, names=names, extra=extra)
-        for kind in formats:
+        for kind in config.export:
             target = self.folder / _EXPORTS[kind]
             if kind == "colmap":
                 target.mkdir(exist_ok=True)
@@ -239,6 +267,23 @@ class PathFolder:
         return contact_sheet(
             cells, ["source", *(f"frame {n}" for n in shown)], list(rows), cell, [source.shape[1], *[cell] * count]
         )
+
+
+def path_identity(renderer: PathRenderer, networks: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides what the frames of a path show, ready for JSON; `networks` by what tells theirs apart."""
+    photograph, config = renderer.path.photograph.view, renderer.config
+    rows = torch.stack([camera.to_normalized() for camera in (photograph.camera, *renderer.path.cameras)])
+    digests = {
+        "photograph": hashlib.sha256(photograph.image.contiguous().numpy().tobytes()).hexdigest(),
+        "cameras": hashlib.sha256(rows.numpy().tobytes()).hexdigest(),
+    }
+    how = {name: getattr(config, name) for name in ("condition", "key_every", "fresh_noise", "known_pixels")}
+    return plain({**digests, "seeds": list(renderer.seeds), **how, **asdict(renderer.sampler.config), **networks})
+
+
+def _read_frames(files: Sequence[Path]) -> torch.Tensor:
+    """The samples of a frame, uint8 [S, 3, R, R]."""
+    return torch.stack([torch.from_numpy(read_image(file)).permute(2, 0, 1).contiguous() for file in files])
 
 
 def spread_map(samples: torch.Tensor) -> np.ndarray:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from training.layers import (
@@ -109,7 +111,7 @@ class Block(nn.Module):
         x = torch.add(residual, x, alpha=self.res_main_weight)
         if self.attn_qkv is not None:
             x = torch.add(self._attention(x, source, distance_BTS, patch), x, alpha=self.attn_main_weight)
-        return x.clip(-self.clip_act, self.clip_act)
+        return F.hardtanh(x, -self.clip_act, self.clip_act)  # the gradient of clip takes four passes
 
     def _skip(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.conv_skip is None else self.conv_skip(x)
@@ -117,23 +119,28 @@ class Block(nn.Module):
     def _attention(
         self, x: torch.Tensor, source: SourceFeature | None, distance_BTS: torch.Tensor | None, patch: float
     ) -> torch.Tensor:
+        assert self.attn_qkv is not None
+        assert self.attn_proj is not None
         q, k, v = self.attn_qkv(x)
         bias_BHTS = None
         if self.x_attn_kv is not None:
+            assert source is not None
             x_k, x_v = source if isinstance(source, tuple) else self.x_attn_kv(source.to(x.dtype))
             if self.epipolar_mixing is not None:
+                assert distance_BTS is not None
                 bias_BHTS = self._epipolar_bias(distance_BTS, patch)
                 bias_BHTS = F.pad(bias_BHTS, (k.shape[2], 0)).to(x.dtype)  # the denoiser's own tokens come first
             k, v = torch.cat([k, x_k], dim=2), torch.cat([v, x_v], dim=2)
         y_BHTD = attend(q, k, v, bias_BHTS)
-        y_BCT = y_BHTD.transpose(1, 2).flatten(2).mT
-        return self.attn_proj(y_BCT.unflatten(2, x.shape[-2:]))
+        y_BTC = rearrange(y_BHTD, "b h t d -> b t (h d)")  # channels last, as convolutions want them
+        return self.attn_proj(rearrange(y_BTC, "b (y x) c -> b c y x", y=x.shape[2]))
 
     def _epipolar_bias(self, distance_BTS: torch.Tensor, patch: float) -> torch.Tensor:
         """m sigmoid(exp(temperature) (patch/sqrt(2) + shift - distance)) + bias: [B, H, T, S].
 
         docs/method.md, section 5.4.
         """
+        assert self.epipolar_mixing is not None
         mixing, log_temperature, shift, bias = self.epipolar_mixing[:, :, None, None]
         inside = patch / math.sqrt(2) + shift - distance_BTS[:, None]
         return mixing * torch.sigmoid(log_temperature.exp() * inside) + bias
@@ -168,7 +175,7 @@ class UNet(nn.Module):
         channels_per_head: int = 64,
         label_balance: float = 0.5,
         concat_balance: float = 0.5,
-        **block_kwargs: float,
+        **block_kwargs: Any,
     ) -> None:
         super().__init__()
         self.img_resolution = img_resolution
@@ -187,7 +194,7 @@ class UNet(nn.Module):
         self.emb_noise = MPConv(widths[0], emb_channels, None)
         self.emb_label = MPConv(label_dim, emb_channels, None)
 
-        def block(width_in: int, width_out: int, **kwargs: bool | str) -> Block:
+        def block(width_in: int, width_out: int, **kwargs: Any) -> Block:
             return Block(
                 width_in,
                 width_out,
@@ -233,8 +240,8 @@ class UNet(nn.Module):
                 width = level_width
 
         if source_encoder:
-            while not _has_attention(next(reversed(self.dec.values()))):
-                del self.dec[next(reversed(self.dec.keys()))]
+            while not _has_attention(self.dec[last := list(self.dec)[-1]]):
+                del self.dec[last]
         else:
             self.out_conv = MPConv(width, out_channels, 3)
 
@@ -247,7 +254,8 @@ class UNet(nn.Module):
     def keys_and_values(self, source_features: Sequence[torch.Tensor]) -> list[SourceFeature]:
         """What the blocks make of source features, to give `forward` instead where they serve more than once."""
         blocks = [block for block in (*self.enc.values(), *self.dec.values()) if _has_attention(block)]
-        return [block.x_attn_kv(feature) for block, feature in zip(blocks, source_features, strict=True)]
+        pairs = zip(blocks, source_features, strict=True)
+        return [block.x_attn_kv(feature) for block, feature in pairs if block.x_attn_kv is not None]
 
     def forward(
         self,
@@ -271,7 +279,7 @@ class UNet(nn.Module):
         features: list[torch.Tensor] = []
         source = iter(source_features)
 
-        def run(block: Block, x: torch.Tensor) -> torch.Tensor:
+        def run(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
             if not _has_attention(block):
                 return block(x, emb)
             tokens = x.shape[-1]
@@ -291,5 +299,5 @@ class UNet(nn.Module):
         return features if self.source_encoder else self.out_conv(x, gain=self.out_gain)
 
 
-def _has_attention(block: nn.Module) -> bool:
+def _has_attention(block: nn.Module) -> TypeGuard[Block]:
     return getattr(block, "attn_qkv", None) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +16,14 @@ from PIL import Image
 
 from datasets.camera_files.poses import Axes, Direction
 from datasets.key_frames import KeyFrame, key_frame_path
+from datasets.path_config import ViewPath
 from datasets.trajectories import PATHS, Move, plan_path, unit_of_paths
 from datasets.user_image import Photograph, read_photograph
 from dnnlib.imaging import save_png
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera
-from training.generation import EVERYWHERE, NovelViewSampler
+from training.generation import NovelViewSampler
+from training.path_config import RenderConfig
 from training.trajectory import PathFolder, PathRenderer, Report, evaluations, watch_evaluations
 
 if TYPE_CHECKING:
@@ -98,9 +99,8 @@ class PageRenderer:
         sampler = self._draft if preview else self._sampler
         seed = _whole(request, "seed", 0, _LARGEST_NUMBER, 0)
         seeds = range(seed, seed + (1 if preview else _whole(request, "samples", 1, _MOST_SAMPLES, 1)))
-        condition = str(request.get("condition", "first"))
-        how = {"batch_size": 1, "known_pixels": True}
-        renderer = PathRenderer(sampler, photograph.view, cameras, list(seeds), condition, **how)
+        config = RenderConfig(condition=str(request.get("condition", "first")))
+        renderer = PathRenderer(sampler, ViewPath(photograph, cameras), config, list(seeds), batch_size=1)
         if preview and len(cameras) == 1:
             (images,) = renderer
             save_png(folder / "frame_000000.png", images[0].permute(1, 2, 0).numpy())
@@ -115,7 +115,7 @@ class PageRenderer:
             send({"progress": min(done / total, 1)})
 
         with watch_evaluations(sampler, tick):
-            for number, frame in enumerate(PathFolder(folder).write(renderer, photograph, reports=[report])):
+            for number, frame in enumerate(PathFolder(folder).write(renderer, [report])):
                 send({"frame": frame.name, **_beside(folder, number)})
         files = [name for name in _DOWNLOADS if (folder / name).exists()]
         return {"report": str(report) if len(cameras) > 1 else "", "files": files}
@@ -179,9 +179,10 @@ class PageRenderer:
 
 def draft_sampler(sampler: NovelViewSampler) -> NovelViewSampler:
     """The base network alone, unguided, in a few steps of first order."""
-    steps = min(sampler.sampler_kwargs.get("num_steps", math.inf), _DRAFT_STEPS)
-    how = {**sampler.sampler_kwargs, "num_steps": steps, "solver": "euler", "S_churn": 0}
-    return replace(sampler, gnet=None, sr_model=None, guidance=1.0, guidance_interval=EVERYWHERE, sampler_kwargs=how)
+    unguided = {"guidance": 1.0, "guidance_interval": None}
+    steps = min(sampler.config.num_steps, _DRAFT_STEPS)
+    config = replace(sampler.config, num_steps=steps, solver="euler", S_churn=0.0, **unguided)
+    return replace(sampler, gnet=None, sr_model=None, config=config)
 
 
 def _beside(folder: Path, number: int) -> dict[str, Any]:

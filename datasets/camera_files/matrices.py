@@ -19,6 +19,12 @@ def read_matrices(path: Path, convention: Convention) -> list[PosedFrame]:
     return [PosedFrame(convention.to_extrinsics(check_pose(matrix, place))) for place, matrix in _matrices(path)]
 
 
+def check_matrices(path: Path) -> None:
+    """Raise ValueError where a file holds something else than matrices."""
+    for _ in _matrices(path):
+        pass
+
+
 def read_tum(text: str) -> list[PosedFrame]:
     """Poses as TUM's benchmark has them: ``timestamp tx ty tz qx qy qz qw``, camera-to-world in OpenCV's axes."""
     frames = []

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from dnnlib.page.studio import Studio, Visit
@@ -147,7 +147,7 @@ def _routes(studio: Studio) -> Blueprint:
     def add_photograph(name: str) -> Response:
         if request.content_length is None:
             raise _Refused(411, "the length of the photograph is not told")
-        return jsonify(studio.add_photograph(visit(name), request.args.get("name", ""), request.stream))
+        return jsonify(studio.add_photograph(visit(name), request.args.get("name", ""), cast(BinaryIO, request.stream)))
 
     @routes.get("/visits/<name>/photographs/<number>")
     def photograph(name: str, number: str) -> Response:

@@ -78,7 +78,7 @@ class Job:
                     if self._passing is not passing and self._passing is not None:
                         fresh.append(self._passing)
                     passing, ended = self._passing, self._ended
-                yield from fresh or [None]
+                yield from fresh or (None,)
                 if ended:
                     return
         finally:

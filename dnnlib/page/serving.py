@@ -50,7 +50,7 @@ def serve(app: Flask, studio: Studio, listener: socket.socket) -> Iterator[None]
 
     host, port = listener.getsockname()[:2]
     server = make_server(host, port, app, threaded=True, request_handler=Handler, fd=listener.fileno())
-    server.daemon_threads = False
+    server.daemon_threads = False  # type: ignore[attr-defined]  # it is threaded, which its type does not tell
     thread = threading.Thread(target=server.serve_forever, name="serving")
     with studio:
         thread.start()

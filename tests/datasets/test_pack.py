@@ -14,8 +14,11 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch.utils.data import DataLoader
 
+from datasets.clips import UnusableClip
 from datasets.doctor import main as doctor
 from datasets.layouts import open_clips
 from datasets.pack import main
@@ -40,7 +43,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> Path:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
 
 
 @pytest.mark.parametrize("resolution", [32, 16, 8, 64])
@@ -236,4 +239,67 @@ def test_a_shard_appears_whole_or_not_at_all(tree: Path, tmp_path: Path) -> None
 
     with pytest.raises(KeyboardInterrupt):
         write_pack(Failing(), tmp_path / "pack", RECIPE)
-    assert list((tmp_path / "pack").iterdir()) == []
+    assert files_of(tmp_path / "pack") == {}
+
+
+def _damaged_tables(tables: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """A shard's tables, each time with one that is wrong."""
+    rows = len(tables["timestamps"])
+    offsets = tables["offsets_16"]
+    wrong: dict[str, dict[str, np.ndarray | None]] = {f"no {name}": {name: None} for name in tables}
+    wrong |= {f"{name} of another type": {name: np.zeros(table.shape, np.float16)} for name, table in tables.items()}
+    wrong |= {f"{name} flat": {name: np.zeros((), table.dtype)} for name, table in tables.items()}
+    wrong |= {f"{name} short": {name: table[: rows // 2]} for name, table in tables.items() if "images" not in name}
+    wrong |= {
+        "offsets beyond": {"offsets_16": offsets + 1},
+        "offsets huge": {"offsets_16": np.where(offsets > 0, 1 << 62, 0)},
+        "offsets backwards": {"offsets_16": offsets[::-1].copy()},
+        "offsets negative": {"offsets_16": offsets - 5},
+        "images none": {"images_16": np.zeros(0, np.uint8)},
+        "cameras nan": {"cameras": tables["cameras"] * np.nan},
+        "cameras zero": {"cameras": tables["cameras"] * 0},
+        "sides zero": {"frame_sides": tables["frame_sides"] * 0},
+    }
+    return {
+        name: {key: table for key, table in {**tables, **change}.items() if table is not None}
+        for name, change in wrong.items()
+    }
+
+
+def test_every_table_is_checked_before_it_is_used(pack: Path, tmp_path: Path) -> None:
+    shutil.copytree(pack / "test", tmp_path / "pack")
+    shard = tmp_path / "pack/000000.safetensors"
+    with safe_open(shard, "numpy") as file:
+        names = [name for name in file.keys() if not name.endswith("_32")]  # noqa: SIM118
+        tables, metadata = {name: file.get_tensor(name) for name in names}, file.metadata()
+    cases = _damaged_tables(tables)
+    assert len(cases) > 25
+    for name, damaged in cases.items():
+        save_file(damaged, shard, metadata)
+        with pytest.raises(UnusableClip) as caught:
+            PackedClips(tmp_path / "pack", 16).open(0)
+        assert "\n" not in str(caught.value), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": 5},
+        {"recipe": {"version": 1}},
+        {"recipe": {"version": 1, "sizes": []}},
+        {"recipe": {"version": 1, "sizes": ["16"]}},
+        {"recipe": {"version": 1, "sizes": [10**30]}},
+        {"shards": 7},
+        {"shards": [{"file": "../outside.safetensors", "sha256": "0", "clips": {}}]},
+        {"shards": [{"file": "/etc/passwd", "sha256": "0", "clips": {"a": 1}}]},
+        {"shards": [{"file": "a.safetensors", "sha256": "0", "clips": {"a": -1}}]},
+        {"shards": [{"file": "a.safetensors", "sha256": "0", "clips": {"a": "many"}}]},
+        {"shards": [{"file": "a.safetensors", "sha256": "0", "clips": {"a": 10**4000}}]},
+    ],
+)
+def test_an_index_that_is_wrong_inside(tmp_path: Path, change: dict) -> None:
+    index = {"recipe": Recipe((16,)).to_json(), "shards": [], **change}
+    (tmp_path / "pack.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="pack anew") as caught:
+        PackedClips(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -203,3 +203,10 @@ def test_a_clip_along_its_own_path_is_the_data_sets_geometry(tree: Path, clips: 
     for k, camera in enumerate(cameras):
         expected = geometry_vector(clip.view(0).camera, clip.view(k).camera, 32)
         torch.testing.assert_close(geometry_vector(photograph.view.camera, camera, 32), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_two_frames_of_every_path_differ(name: str) -> None:
+    """Half an orbit is where it began."""
+    first, second = named_path(name, Camera.from_fov(58, 64, 48), 2)
+    assert not torch.allclose(first.to_normalized(), second.to_normalized(), atol=1e-3)

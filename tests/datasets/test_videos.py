@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -140,3 +141,17 @@ def test_packing_from_videos(tmp_path: Path) -> None:
             square = clip.view(int(position)).image  # the middle 48 of 64 columns: bits 1 to 6
             bits = square.float().mean(dim=(0, 1)).reshape(6, 8).mean(dim=1) > 120
             assert int((bits << torch.arange(1, 7)).sum()) == chosen[name][position] & 0b1111110
+
+
+def test_frames_are_shown_as_the_video_asks(tmp_path: Path) -> None:
+    """A phone held upright stores lying frames and how to turn them (ISO/IEC 14496-12, matrix of the track header)."""
+    write_video(tmp_path / "a.mp4", "mpeg4")
+    lying = VideoReader(tmp_path / "a.mp4").frame(time_us(5))
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    place = data.find(b"tkhd") + 4 + 40
+    assert struct.unpack_from(">9i", data, place) == (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+    struct.pack_into(">9i", data, place, 0, 0x10000, 0, -0x10000, 0, 0, HEIGHT << 16, 0, 0x40000000)  # clockwise
+    (tmp_path / "b.mp4").write_bytes(data)
+    upright = VideoReader(tmp_path / "b.mp4").frame(time_us(5))
+    assert upright.shape == (WIDTH, HEIGHT, 3)
+    np.testing.assert_array_equal(upright, np.rot90(lying, -1))

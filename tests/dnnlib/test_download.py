@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -324,3 +325,57 @@ def test_whatever_happens_the_file_is_a_whole_version(
         server.faults, server.ranges, server.minds_if_range = list(faults), ranges, minds_if_range
         path = download(server.url, tmp_path_factory.mktemp("cache"))
         assert path.read_bytes() in (BODY, BODY[::-1])
+
+
+def test_parts_without_a_version_are_not_joined(site: Site, tmp_path: Path) -> None:
+    site.faults, site.parts_name_version = ["cut", "changed"], False
+    site.minds_if_range = False  # and sends the rest of another version
+    assert download(site.url, tmp_path).read_bytes() == BODY[::-1]
+
+
+def test_an_empty_answer_is_no_file(site: Site, tmp_path: Path) -> None:
+    site.body = b""
+    with pytest.raises(UserError, match="sent nothing"):
+        download(site.url, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
+
+
+def test_what_is_larger_than_the_disk_is_not_begun(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_BYTES", 1000)
+    with pytest.raises(UserError, match=r"there is room for 1000 B"):
+        download(site.url, tmp_path)
+
+
+def test_links_of_others_in_the_cache_lead_nowhere(site: Site, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for suffix in (".part", ".part.version", ".sha256", ".lock"):
+        (cache / (module._cache_name(site.url) + suffix)).symlink_to(precious)
+    assert download(site.url, cache).read_bytes() == BODY
+    assert precious.read_text() == "mine"
+
+
+def test_passwords_in_addresses_are_not_told(site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    address = site.url.replace("://", "://name:secret@") + "?token=secret#secret"
+    site.always, site.faults = "404", ["500"]
+    with caplog.at_level(logging.INFO), pytest.raises(UserError) as caught:
+        download(address, tmp_path)
+    assert "secret" not in str(caught.value) + caplog.text
+    assert module.public_address("https://a@b.c/d?e") == "https://b.c/d"
+
+
+@pytest.mark.parametrize(("start", "target", "allowed"), [
+    ("https://a.b/c", "http://a.b/c", False),
+    ("https://a.b/c", "//d.e/c", True),
+    ("http://a.b/c", "http://a.b/d", True),
+])  # fmt: skip
+def test_redirects_from_https_stay_there(start: str, target: str, allowed: bool) -> None:
+    response = requests.Response()
+    response.status_code, response.url, response.headers["Location"] = 302, start, target
+    if allowed:
+        assert module._Session().get_redirect_target(response) == target
+    else:
+        with pytest.raises(module._Refused, match="from https to http"):
+            module._Session().get_redirect_target(response)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import struct
+import subprocess
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
-from dnnlib.imaging import contact_sheet, read_image, save_png
+from dnnlib import imaging
+from dnnlib.imaging import contact_sheet, picture_formats, read_image, save_png
 from dnnlib.util import UserError
 
 RNG = np.random.default_rng(0)
@@ -118,6 +123,107 @@ def test_a_picture_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", PICTURE.size // 3 // 2 - 1)  # Pillow refuses twice as many
     with pytest.raises(UserError, match="too many pixels"):
         read_image(write(tmp_path, Image.fromarray(PICTURE)))
+
+
+def test_a_large_picture_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    """A few hundred bytes that claim 90 million pixels, or 2 ** 60, cost nothing."""
+    for side in (9500, 2**30):
+        header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+        (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 9) + b"IDAT" + bytes(13))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(UserError, match="too many pixels to be a photograph"):
+                read_image(tmp_path / "bomb.png")
+
+
+PROGRAMS = {"PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "GRIB": b"GRIB" + bytes(40)}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("name", ["photo.png", "photo.jpg", "photo"])
+def test_only_pictures_are_opened_whatever_they_are_called(
+    name: str, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostScript would run Ghostscript."""
+    monkeypatch.setattr(subprocess, "Popen", None)
+    (tmp_path / name).write_bytes(PROGRAMS[program])
+    with pytest.raises(UserError, match="is not a whole image"):
+        read_image(tmp_path / name)
+    assert not {"EPS", "WMF", "PDF", "SPIDER", "FPX", "MIC", "HDF5", "GRIB", "BUFR"} & set(picture_formats())
+
+
+def test_heic_is_read_where_there_is_a_reader_and_named_where_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "IMG_1.HEIC").write_bytes(struct.pack(">I", 24) + b"ftypheic" + bytes(12) + b"mif1heic")
+    monkeypatch.setattr(imaging, "picture_formats", lambda: ("PNG",))
+    with pytest.raises(UserError, match=r"IMG_1\.HEIC is HEIC, .* to be read: pip install pillow-heif"):
+        read_image(tmp_path / "IMG_1.HEIC")
+    monkeypatch.undo()
+    heif = pytest.importorskip("pillow_heif")
+    picture_formats.cache_clear()
+    heif.from_pillow(Image.new("RGB", (32, 32), (200, 100, 50))).save(tmp_path / "IMG_1.HEIC", quality=100)
+    np.testing.assert_allclose(read_image(tmp_path / "IMG_1.HEIC"), np.full((32, 32, 3), [200, 100, 50]), atol=3)
+
+
+def profile(primaries: list[tuple[float, float, float]], gamma: float = 2.2) -> bytes:
+    """An ICC profile, version 2: matrix of D50-adapted primaries and a gamma."""
+
+    def xyz(values: tuple[float, float, float]) -> bytes:
+        return b"XYZ " + bytes(4) + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    white = (0.9642, 1.0, 0.8249)
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"wide\0" + bytes(78)
+    tags = {b"desc": text, b"cprt": b"text" + bytes(4) + b"none" + bytes(4), b"wtpt": xyz(white)}
+    tags |= {colour + b"XYZ": xyz(values) for colour, values in zip((b"r", b"g", b"b"), primaries, strict=True)}
+    tags |= {colour + b"TRC": curve for colour in (b"r", b"g", b"b")}
+    body, table, offset = b"", struct.pack(">I", len(tags)), 132 + 12 * len(tags)
+    for name, content in tags.items():
+        value = content + bytes(-len(content) % 4)
+        table += name + struct.pack(">II", offset + len(body), len(value))
+        body += value
+    head = struct.pack(">I4sI4s4s4s", 128 + len(table) + len(body), b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + xyz(white)[8:] + bytes(48)
+    return head + table + body
+
+
+DISPLAY_P3 = profile([(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)])
+ADOBE_RGB = profile([(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)])
+
+
+@pytest.mark.parametrize(
+    ("icc", "stored", "shown"),
+    [
+        (DISPLAY_P3, (234, 51, 35), (255, 0, 0)),  # the reddest of sRGB
+        (ADOBE_RGB, (219, 0, 0), (255, 0, 0)),
+        (DISPLAY_P3, (128, 128, 128), (128, 128, 128)),
+        (b"no profile", (234, 51, 35), (234, 51, 35)),
+        (ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), (234, 51, 35), (234, 51, 35)),
+    ],
+    ids=["P3", "Adobe", "grey", "none", "sRGB"],
+)
+@pytest.mark.parametrize("kind", ["png", "tif", "webp", "rgba", "palette"])
+def test_colours_of_profiles_become_srgb(
+    kind: str, icc: bytes, stored: tuple[int, int, int], shown: tuple[int, int, int], tmp_path: Path
+) -> None:
+    image = Image.new("RGB", (8, 8), stored)
+    if kind == "rgba":
+        image.putalpha(255)
+    if kind == "palette":
+        image = image.quantize(4)
+    name = f"a.{kind}" if kind in ("tif", "webp") else "a.png"
+    options = {"lossless": True} if kind == "webp" else {}
+    pixels = read_image(write(tmp_path, image, name, icc_profile=icc, **options))
+    np.testing.assert_allclose(pixels, np.full((8, 8, 3), shown), atol=3)
+
+
+def test_profiles_of_other_channels_are_ignored_and_posed_frames_are_converted_alike(tmp_path: Path) -> None:
+    path = write(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "a.jpg", quality=100, icc_profile=DISPLAY_P3)
+    np.testing.assert_allclose(read_image(path), np.full((8, 8, 3), [255, 0, 0]), atol=3)
+    path = write(tmp_path, Image.new("RGB", (8, 8), (234, 51, 35)), icc_profile=DISPLAY_P3)
+    np.testing.assert_array_equal(read_image(path), read_image(path, upright=False))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])

@@ -129,6 +129,7 @@ def test_who_leaves_ends_the_work_but_not_at_once(tmp_path: Path) -> None:
 
 
 def test_the_end_waits_for_the_thread(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     with client(tmp_path) as (_, studio):
         visit = studio.visit(studio.new_visit())
         photograph = bring(studio, visit)
@@ -136,7 +137,7 @@ def test_the_end_waits_for_the_thread(tmp_path: Path) -> None:
         until(lambda: next(job.listen()))
         studio.__exit__()
         assert job.ended
-        assert not [thread for thread in threading.enumerate() if thread.name == "rendering"]
+        assert set(threading.enumerate()) <= before
         late = studio.render(visit, {"photograph": photograph})
         assert list(visit.results[late].job.listen()) == [{"cancelled": True}]
         studio.__exit__()

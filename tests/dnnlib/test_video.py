@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dnnlib import UserError
-from dnnlib.video import gif_writer, mp4_writer
+from dnnlib.video import av_path, gif_writer, mp4_writer
 
 
 def frames(count: int, width: int = 48, height: int = 32) -> list[np.ndarray]:
@@ -41,6 +41,32 @@ def test_gif(tmp_path: Path) -> None:
             assert image.info["duration"] == 100
             shown = np.asarray(image.convert("RGB")).astype(int)[::6, ::6]
             assert np.abs(shown - picture).mean() < 4  # 256 colours
+
+
+@pytest.mark.parametrize(
+    ("fps", "delays"),
+    [(10, {100}), (12, {80, 90}), (15, {60, 70}), (30, {30, 40}), (50, {20}), (60, {20}), (100, {20}), (0.1, {10000})],
+)
+def test_gif_delays_are_right_on_average_and_none_is_taken_for_another(
+    fps: float, delays: set[int], tmp_path: Path
+) -> None:
+    """GIF counts in hundredths of a second; browsers show a frame of one hundredth for ten."""
+    write(gif_writer(tmp_path / "a.gif", fps), [np.full((16, 16, 3), k, np.uint8) for k in range(60)])
+    with Image.open(tmp_path / "a.gif") as image:
+        shown = [(image.seek(k), image.info["duration"])[1] for k in range(60)]
+    assert set(shown) == delays
+    assert np.mean(shown) == pytest.approx(max(1000 / fps, 20), abs=10 / 60)
+
+
+def test_a_colon_in_a_relative_path_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    av = pytest.importorskip("av")
+    monkeypatch.chdir(tmp_path)
+    folder = Path("2026-11-25T01:40")
+    folder.mkdir()
+    write(mp4_writer(folder / "video.mp4", 12), frames(3))
+    assert [path.name for path in folder.iterdir()] == ["video.mp4"]
+    with av.open(av_path(folder / "video.mp4")) as container:
+        assert container.streams.video[0].frames == 3
 
 
 @pytest.mark.parametrize("size", [(48, 32), (33, 31), (256, 144)])

@@ -11,7 +11,7 @@ from datasets.synthetic import Synthetic
 from metrics.views import Views
 from torch_utils.batches import Pair
 from training.generation import GeneratedBatch
-from training.results import ResultFolder
+from training.results import RunFolder
 
 
 def synthetic_pairs(count: int, resolution: int = 64) -> list[Pair]:
@@ -33,11 +33,9 @@ def views_of(pairs: list[Pair], generated: torch.Tensor | None = None, first: in
 
 def write_run(folder: Path, pairs: list[Pair], images: torch.Tensor, subdirs: bool = False, first: int = 0) -> Path:
     """The folder that generate_images would have written for these images."""
-    results = ResultFolder(folder, subdirs, {"range_selection": "5-15", "split": "test"})
-    seeds = list(range(first, first + len(pairs)))
-    records = results.save(GeneratedBatch(seeds, pairs, images))
-    results.records.update({record["seed"]: record for record in records})
-    results.write_run({})
+    run = RunFolder(folder, {"range_selection": "5-15", "split": "test"}, subdirs=subdirs)
+    run.save(GeneratedBatch(list(range(first, first + len(pairs))), pairs, images))
+    run.begin()
     return folder
 
 

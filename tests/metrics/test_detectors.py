@@ -60,8 +60,8 @@ def test_inception_from_a_file_and_from_an_address(
     inception: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIVID_CACHE", str(tmp_path))
-    near = load("inception", inception)
-    far = load("inception", f"{server}/inception.pt")
+    near = load("inception", f"trusted:{inception}")
+    far = load("inception", f"trusted:{server}/inception.pt")
     expected = StandIn()(IMAGES, return_features=True)
     assert torch.equal(near(IMAGES), expected)
     assert torch.equal(far(IMAGES), expected)
@@ -133,7 +133,7 @@ def test_wrong_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no file"):
         load("inception", tmp_path / "none.pt")
     with pytest.raises(UserError, match="no TorchScript file"):
-        load("inception", broken)
+        load("inception", f"trusted:{broken}")
     with pytest.raises(UserError, match="no detector 'vgg'; known are inception, dinov2, efficientnet"):
         load("vgg")
     with pytest.raises(UserError, match="no detector 'dino'; known are"):
@@ -151,7 +151,7 @@ def test_features_of_another_length_are_refused(tmp_path: Path) -> None:
             return images.float().mean(dim=(2, 3)) if return_features else images
 
     save_script(Short(), tmp_path / "short.pt")
-    detector = load("inception", tmp_path / "short.pt")
+    detector = load("inception", f"trusted:{tmp_path / 'short.pt'}")
     with pytest.raises(UserError, match=r"give features \[3\], not 2048"):
         detector(IMAGES)
 
@@ -163,3 +163,8 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         load("efficientnet")
     with pytest.raises(UserError, match="pip install transformers"):
         load("dinov2")
+
+
+def test_torchscript_that_nobody_vouches_for_is_refused(inception: Path) -> None:
+    with pytest.raises(UserError, match="if you trust whoever made it, give --weights inception=trusted:"):
+        load("inception", inception)

@@ -11,6 +11,7 @@ from tests.golden import tiny_network
 from training import batching
 from training.batching import MemoryNeed, choose_batch, fitting_batch, measure_memory, probe
 from training.generation import NovelViewSampler
+from training.sampling_config import SamplingConfig
 
 NEED = MemoryNeed(fixed=1000, per_image=100)
 
@@ -19,8 +20,8 @@ NEED = MemoryNeed(fixed=1000, per_image=100)
 def sampler() -> NovelViewSampler:
     sr_model = tiny_network(img_resolution=32, super_res=True)
     guide = tiny_network(uncond=True)
-    how = {"guidance": 2.0, "guidance_interval": (0.1, 1.0), "sampler_kwargs": {"num_steps": 9}}
-    return NovelViewSampler(tiny_network(), guide, sr_model, **how)
+    how = SamplingConfig(guidance=2.0, guidance_interval=(0.1, 1.0), num_steps=9)
+    return NovelViewSampler(tiny_network(), guide, sr_model, how)
 
 
 class PretendGpu:

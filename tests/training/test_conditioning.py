@@ -15,6 +15,7 @@ from training.conditioning import normalize_inverse_depth
 from training.encodings import EncodingConfig, Encodings
 from training.generation import NovelViewSampler, generate_images
 from training.guidance import view_denoiser
+from training.sampling_config import SamplingConfig
 
 NONE = Encodings(EncodingConfig())
 INVERSE = Encodings(EncodingConfig(depth_input=True))
@@ -93,6 +94,6 @@ def test_guidance_wants_depth_in_the_form_of_the_base_network() -> None:
     plain, inverse, warp = ((tiny_network(**o)) for o in ({}, {"depth_input": True}, {"warp_depth_coor": True}))
     for net, gnet in ((inverse, warp), (warp, inverse), (plain, warp)):
         with pytest.raises(UserError, match="depth in another form"):
-            NovelViewSampler(net, gnet, guidance=1.5)
+            NovelViewSampler(net, gnet, config=SamplingConfig(guidance=1.5))
     for net, gnet in ((inverse, inverse), (warp, plain)):
-        assert NovelViewSampler(net, gnet, guidance=1.5).gnet is gnet
+        assert NovelViewSampler(net, gnet, config=SamplingConfig(guidance=1.5)).gnet is gnet

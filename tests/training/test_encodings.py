@@ -22,6 +22,7 @@ from training.generation import NovelViewSampler
 from training.model_io import load_network, save_network
 from training.network_config import NetworkConfig
 from training.precond import NVPrecond
+from training.sampling_config import SamplingConfig
 
 SIDE = 16
 
@@ -151,10 +152,9 @@ def test_another_inner_network_stands_in_the_place_of_the_unet(
     expected = net(src, dst, torch.ones(2), geometry, conditioning_image, **zero)
     torch.testing.assert_close(again(prepared, dst, torch.ones(2), **zero), expected, rtol=1e-5, atol=1e-5)
     view = View(torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), Camera.from_fov(60, SIDE, SIDE))
-    sampler = NovelViewSampler(again, sampler_kwargs={"num_steps": 2})
-    assert sampler(
-        [[view, view]], [view.camera], [0], None if conditioning_image is None else conditioning_image[:1]
-    ).shape == (1, 3, SIDE, SIDE)
+    sampler = NovelViewSampler(again, config=SamplingConfig(num_steps=2))
+    first = None if conditioning_image is None else conditioning_image[:1]
+    assert sampler([[view, view]], [view.camera], [0], first).shape == (1, 3, SIDE, SIDE)
 
 
 def test_an_architecture_that_nobody_built_is_refused() -> None:

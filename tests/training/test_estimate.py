@@ -13,6 +13,7 @@ from training.batching import probe
 from training.estimate import count_flop, estimate, estimate_sampling
 from training.generation import NovelViewSampler
 from training.layers import MPConv
+from training.sampling_config import SamplingConfig
 
 
 def test_counts(tmp_path: Path) -> None:
@@ -85,9 +86,8 @@ def test_sampling_is_the_sum_of_its_networks(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("training.estimate._PROBE_SECONDS", 0)
     sr_model = tiny_network(img_resolution=32, super_res=True)
     sampler = NovelViewSampler(
-        *(tiny_network(), tiny_network(uncond=True), sr_model, 2.0),
-        sampler_kwargs={"num_steps": 6},
-        guidance_interval=(0.1, 10.0),
+        *(tiny_network(), tiny_network(uncond=True), sr_model),
+        config=SamplingConfig(num_steps=6, guidance=2.0, guidance_interval=(0.1, 10.0)),
     )
     found = estimate_sampling(sampler, 4, 3)
     assert found.batch == 3  # there are no more images

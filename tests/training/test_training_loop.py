@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from datasets.config import open_pairs
 from dnnlib.imaging import save_png
 from dnnlib.util import UserError
 from tests.training.runs import (
@@ -35,7 +36,7 @@ from training.checkpoint import load_newest_state
 from training.config import TrainingConfig
 from training.model_io import load_network, save_network
 from training.reporting import sample_sheet
-from training.training_loop import Trainer, train, training_pairs
+from training.training_loop import Trainer, train
 
 # Sums over images in another order differ by float32 rounding, which Adam's division then amplifies a little.
 LOSS_TOLERANCE = 2e-6
@@ -62,7 +63,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def steps(config: TrainingConfig, processes: Processes, count: int = 4) -> Trainer:
     """A trainer after some steps."""
-    trainer, pairs = Trainer(config, processes), training_pairs(config)
+    trainer, pairs = Trainer(config, processes), open_pairs(config.training_pairs(), config.resolution)
     for _ in range(count):
         trainer.step(collate([pairs[number] for number in trainer.image_numbers(trainer.images)]))
     return trainer
@@ -198,7 +199,7 @@ def test_gradients_that_are_not_finite_are_replaced_and_counted(data: Path, proc
     weight = trainer.net.unet.out_conv.weight
     weight.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor(0), float("nan")))
     start = {name: parameter.detach().clone() for name, parameter in trainer.net.named_parameters()}
-    pairs = training_pairs(trainer.config)
+    pairs = open_pairs(trainer.config.training_pairs(), trainer.config.resolution)
     for _ in range(3):
         trainer.step(collate([pairs[number] for number in trainer.image_numbers(trainer.images)]))
     assert int(trainer.nonfinite) == 3 * weight[0].numel()
@@ -224,6 +225,34 @@ def test_half_precision_stays_close(data: Path, processes: Processes, precision:
     assert torch.allclose(torch.stack(half.losses), torch.stack(exact.losses), rtol=0.03)
     assert not torch.equal(torch.stack(half.losses), torch.stack(exact.losses))
     assert {parameter.dtype for parameter in half.net.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("network", [{}, dict(super_res=True, img_resolution=32, plane_sweep=2)])
+def test_a_compiled_step_is_the_same_step(
+    data: Path, processes: Processes, network: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_part(part: torch.nn.Module, mode: str) -> None:  # the real one, without minutes of C++
+        assert mode == "default"
+        part._compiled_call_impl = torch.compile(part._call_impl, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_part)
+    config = tiny_config(data, network, precision="bfloat16", batch_gpu=2)
+    plain, compiled = (steps(dataclasses.replace(config, compile=fused), processes, 2) for fused in (False, True))
+    torch.testing.assert_close(torch.stack(compiled.losses), torch.stack(plain.losses), rtol=1e-3, atol=0)
+    assert relative_difference(compiled.net.state_dict(), plain.net.state_dict()) < 1e-2
+
+
+def test_stored_weights_keep_their_length(data: Path, processes: Processes) -> None:
+    """In a step, whatever the optimiser made of them before."""
+    trainer = steps(tiny_config(data, ramp_up=0), processes)
+    weight = trainer.net.unet.out_conv.weight
+    with torch.no_grad():
+        weight.mul_(3)
+    seen = []
+    trainer.loss = lambda net, batch, generators: seen.append(weight.detach().clone()) or weight.sum() * batch.target
+    pairs = open_pairs(trainer.config.training_pairs(), trainer.config.resolution)
+    trainer.step(collate([pairs[0]] * 4))
+    assert float(seen[0].square().mean()) == pytest.approx(1, abs=1e-3)
 
 
 def test_dropout_does_not_depend_on_what_was_drawn_before(data: Path, processes: Processes) -> None:
@@ -284,7 +313,7 @@ def test_a_failing_process_ends_all_with_its_error(data: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(data="nowhere"), "there is no data folder nowhere"),
+        (dict(data="nowhere"), "there is no data folder .*nowhere"),
         (dict(batch=8), "holds a run with other options .batch was 4 and is 8."),
         (dict(network=dict(depth_input=True), outdir="new"), "need source depth"),
         (dict(outdir="file"), "not a folder"),

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.path_config import ViewPath
 from datasets.synthetic import SyntheticClip
 from datasets.trajectories import Move, follow, named_path
 from datasets.trajectory_files import read_trajectory
@@ -25,7 +26,9 @@ from torch_utils.cameras import Camera, View
 from torch_utils.known_pixels import keep_known
 from training.generation import NovelViewSampler
 from training.guidance import view_denoiser
+from training.path_config import RenderConfig
 from training.precond import NVPrecond
+from training.sampling_config import SamplingConfig
 from training.trajectory import PathFolder, PathRenderer, evaluations, spread_map, watch_evaluations
 
 RESOLUTION = 16
@@ -41,7 +44,7 @@ def build() -> Callable[..., NVPrecond]:
 
 @pytest.fixture(scope="module")
 def sampler(build: Callable[..., NVPrecond]) -> NovelViewSampler:
-    return NovelViewSampler(build(), sampler_kwargs={"num_steps": 2})
+    return NovelViewSampler(build(), config=SamplingConfig(num_steps=2))
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,18 @@ def photograph() -> Photograph:
     view = SyntheticClip("test-0", range(2), 40, 30).view(0)
     camera = Camera.from_fov(58, 40, 30)
     return Photograph("photo.png", View(view.image, camera), 58.0, "default")
+
+
+def renderer_of(
+    sampler: NovelViewSampler,
+    photograph: Photograph,
+    cameras: Sequence[Camera],
+    seeds: Sequence[int] = (0,),
+    batch_size: int = 4,
+    **config: object,
+) -> PathRenderer:
+    path = ViewPath(photograph, cameras, details={"trajectory": "by hand"})
+    return PathRenderer(sampler, path, RenderConfig(**{"known_pixels": False, **config}), seeds, batch_size)
 
 
 def images(renderer: PathRenderer) -> torch.Tensor:
@@ -62,7 +77,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def test_frames_from_the_photograph_are_the_samplers_own(sampler: NovelViewSampler, photograph: Photograph) -> None:
     path = named_path("spiral", photograph.view.camera, 3)
-    renderer = PathRenderer(sampler, photograph.view, path, seeds=[5, 6], batch_size=4)
+    renderer = renderer_of(sampler, photograph, path, seeds=[5, 6], batch_size=4)
     result = images(renderer)
     assert result.shape == (3, 2, 3, RESOLUTION, RESOLUTION)
     for sample, seed in enumerate([5, 6]):  # the same noise for all frames
@@ -75,13 +90,13 @@ def test_frames_from_the_photograph_are_the_samplers_own(sampler: NovelViewSampl
 def test_batch_size_changes_nothing(condition: str, sampler: NovelViewSampler, photograph: Photograph) -> None:
     path = named_path("truck", photograph.view.camera, 6)
     settings = {"seeds": [1, 2], "condition": condition, "key_every": 2}
-    one, many = (images(PathRenderer(sampler, photograph.view, path, batch_size=size, **settings)) for size in (1, 5))
+    one, many = (images(renderer_of(sampler, photograph, path, batch_size=size, **settings)) for size in (1, 5))
     assert close(one, many)
 
 
 def test_a_chain_follows_its_key_frames(sampler: NovelViewSampler, photograph: Photograph) -> None:
     path = named_path("dolly", photograph.view.camera, 6)
-    result = images(PathRenderer(sampler, photograph.view, path, condition="chain", key_every=2))[:, 0]
+    result = images(renderer_of(sampler, photograph, path, condition="chain", key_every=2))[:, 0]
     source = photograph.view
     for frame, camera in enumerate(path):
         assert close(result[frame], sampler([source], [camera], [0])[0])
@@ -91,8 +106,8 @@ def test_a_chain_follows_its_key_frames(sampler: NovelViewSampler, photograph: P
 
 def test_noise_is_shared_unless_it_is_asked_for(sampler: NovelViewSampler, photograph: Photograph) -> None:
     path = [photograph.view.camera] * 2
-    assert close(*images(PathRenderer(sampler, photograph.view, path)))
-    assert not close(*images(PathRenderer(sampler, photograph.view, path, fresh_noise=True)))
+    assert close(*images(renderer_of(sampler, photograph, path)))
+    assert not close(*images(renderer_of(sampler, photograph, path, fresh_noise=True)))
 
 
 def test_stochastic_conditioning_draws_all_views_evenly_from_each_images_own_noise(
@@ -127,7 +142,7 @@ def test_stochastic_conditioning_starts_from_the_photograph(sampler: NovelViewSa
     path = named_path("truck", photograph.view.camera, 4)
     settings = {"key_every": 1, "batch_size": 1}
     first, chain, stochastic = (
-        images(PathRenderer(sampler, photograph.view, path, condition=condition, **settings))
+        images(renderer_of(sampler, photograph, path, condition=condition, **settings))
         for condition in ("first", "chain", "stochastic")
     )
     assert close(first[:2], stochastic[:2])
@@ -137,9 +152,9 @@ def test_stochastic_conditioning_starts_from_the_photograph(sampler: NovelViewSa
 
 def test_the_cascade_is_conditioned_alike(build: Callable[..., NVPrecond], photograph: Photograph) -> None:
     sr_model = build(img_resolution=32, super_res=True, noisy_sr=0.25)
-    sampler = NovelViewSampler(build(), build(uncond=True), sr_model, 1.5, {"num_steps": 1})
-    renderer = PathRenderer(
-        sampler, photograph.view, named_path("pan", photograph.view.camera, 3), condition="stochastic", key_every=1
+    sampler = NovelViewSampler(build(), build(uncond=True), sr_model, SamplingConfig(guidance=1.5, num_steps=1))
+    renderer = renderer_of(
+        sampler, photograph, named_path("pan", photograph.view.camera, 3), condition="stochastic", key_every=1
     )
     assert images(renderer).shape == (3, 1, 3, 32, 32)
     calls: list[None] = []
@@ -148,16 +163,16 @@ def test_the_cascade_is_conditioned_alike(build: Callable[..., NVPrecond], photo
     assert len(calls) == evaluations(renderer) == 9
 
 
-def write(folder: Path, renderer: PathRenderer, photograph: Photograph, **options: object) -> list[Path]:
-    return list(PathFolder(folder, overwrite=True).write(renderer, photograph, **options))
+def write(folder: Path, renderer: PathRenderer) -> list[Path]:
+    return list(PathFolder(folder, overwrite=True).write(renderer))
 
 
 def test_the_folder(sampler: NovelViewSampler, photograph: Photograph, tmp_path: Path) -> None:
     path = [Move(pan_deg=angle).camera(photograph.view.camera) for angle in (0, 6)]
     path.append(Move(right=0.5).camera(photograph.view.camera))
-    renderer = PathRenderer(sampler, photograph.view, path, seeds=[3, 4])
-    details = {"trajectory": "by hand"}
-    files = write(tmp_path, renderer, photograph, homography=True, formats=["colmap", "realestate10k"], details=details)
+    config = {"baseline": "homography", "export": ("colmap", "realestate10k")}
+    renderer = renderer_of(sampler, photograph, path, seeds=[3, 4], **config)
+    files = write(tmp_path, renderer)
     expected = images(renderer)
     assert [file.name for file in files] == [f"frame_{k:06d}.png" for k in range(3)]
     for k in range(3):
@@ -189,7 +204,7 @@ def test_the_homography_shows_the_photograph_where_it_is_seen(
     sampler: NovelViewSampler, photograph: Photograph, tmp_path: Path
 ) -> None:
     path = [Move(pan_deg=angle).camera(photograph.view.camera) for angle in (0, 30)]
-    write(tmp_path, PathRenderer(sampler, photograph.view, path), photograph, homography=True)
+    write(tmp_path, renderer_of(sampler, photograph, path, baseline="homography"))
     straight, turned = (np.asarray(Image.open(tmp_path / f"homography_{k:06d}.png")).astype(int) for k in (0, 1))
     source = photograph.view.square(RESOLUTION).image.permute(1, 2, 0).numpy().astype(int)
     assert (straight[..., 3] == 255).all()
@@ -210,16 +225,16 @@ def test_the_spread_is_the_standard_deviation() -> None:
 def test_a_folder_with_frames_is_refused_unless_asked_for(
     sampler: NovelViewSampler, photograph: Photograph, tmp_path: Path
 ) -> None:
-    write(tmp_path, PathRenderer(sampler, photograph.view, [photograph.view.camera] * 3), photograph)
-    with pytest.raises(UserError, match="holds the frames of another path: give --overwrite"):
+    write(tmp_path, renderer_of(sampler, photograph, [photograph.view.camera] * 3))
+    with pytest.raises(UserError, match="holds the frames of another path: give `overwrite`"):
         PathFolder(tmp_path)
-    write(tmp_path, PathRenderer(sampler, photograph.view, [photograph.view.camera]), photograph)
+    write(tmp_path, renderer_of(sampler, photograph, [photograph.view.camera]))
     assert [file.name for file in tmp_path.glob("frame_*")] == ["frame_000000.png"]
 
 
 def test_frames_come_as_they_are_made(sampler: NovelViewSampler, photograph: Photograph, tmp_path: Path) -> None:
-    renderer = PathRenderer(sampler, photograph.view, [photograph.view.camera] * 3, batch_size=1)
-    frames = PathFolder(tmp_path).write(renderer, photograph)
+    renderer = renderer_of(sampler, photograph, [photograph.view.camera] * 3, batch_size=1)
+    frames = PathFolder(tmp_path).write(renderer)
     assert next(frames).exists()
     assert len(list(tmp_path.glob("frame_*"))) == 1
     frames.close()
@@ -230,14 +245,14 @@ def test_memory_does_not_grow_with_the_path(photograph: Photograph, tmp_path: Pa
     """A frame of a video is 196 kB here; 200 of them would be 39 MB."""
 
     class Noise:
-        resolution = 128
+        resolution, config = 128, SamplingConfig()
 
         def __call__(self, pools: Sequence, cameras: Sequence[Camera], seeds: Sequence) -> torch.Tensor:
             return torch.randint(256, (len(cameras), 3, 128, 128), dtype=torch.uint8)
 
-    renderer = PathRenderer(Noise(), photograph.view, named_path("pan", photograph.view.camera, 250))
+    renderer = renderer_of(Noise(), photograph, named_path("pan", photograph.view.camera, 250), baseline="homography")
     process = psutil.Process()
-    held = [process.memory_info().rss for _ in PathFolder(tmp_path).write(renderer, photograph, homography=True)]
+    held = [process.memory_info().rss for _ in PathFolder(tmp_path).write(renderer)]
     assert max(held[50:]) - held[50] < 8e6
 
 
@@ -250,7 +265,7 @@ def test_without_pyav_the_rest_comes_with_a_hint(
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with caplog.at_level(logging.WARNING):
-        write(tmp_path, PathRenderer(sampler, photograph.view, [photograph.view.camera]), photograph)
+        write(tmp_path, renderer_of(sampler, photograph, [photograph.view.camera]))
     assert "pip install av" in caplog.text
     assert (tmp_path / "video.gif").exists()
     assert not (tmp_path / "video.mp4").exists()
@@ -260,7 +275,7 @@ def test_without_pyav_the_rest_comes_with_a_hint(
 def test_nonsense_is_refused(options: dict, sampler: NovelViewSampler, photograph: Photograph) -> None:
     arguments: dict[str, Sequence] = {"cameras": [photograph.view.camera], **options}
     with pytest.raises(UserError):
-        PathRenderer(sampler, photograph.view, **arguments)
+        renderer_of(sampler, photograph, **arguments)
 
 
 @pytest.mark.parametrize("condition", ["first", "chain"])
@@ -271,8 +286,11 @@ def test_known_pixels_are_kept_in_frames_and_key_frames(
     view = photograph.view
     turned, moved = Move(pan_deg=9).camera(view.camera), Move(pan_deg=9, forward=0.3).camera(view.camera)
     how = {"condition": condition, "key_every": 1}
-    plain = PathRenderer(sampler, view, [view.camera, turned, moved], **how)
-    kept = images(replace(plain, known_pixels=True))[:, 0]
+    plain, known = (
+        renderer_of(sampler, photograph, [view.camera, turned, moved], known_pixels=known, **how)
+        for known in (False, True)
+    )
+    kept = images(known)[:, 0]
     square = turned.crop_center().resize(RESOLUTION)
     assert torch.equal(kept[1], keep_known(images(plain)[1, 0], view, square))
     source = view if condition == "first" else View(kept[1], square)

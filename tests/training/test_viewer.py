@@ -21,12 +21,13 @@ from tests.golden import tiny_network
 from torch_utils.cameras import Camera
 from training import viewer
 from training.generation import NovelViewSampler
+from training.sampling_config import SamplingConfig
 from training.viewer import PageRenderer
 
 
 @pytest.fixture(scope="module")
 def sampler() -> NovelViewSampler:
-    return NovelViewSampler(tiny_network(), sampler_kwargs={"num_steps": 2})
+    return NovelViewSampler(tiny_network(), config=SamplingConfig(num_steps=2))
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_key_frames_are_a_path_of_moves(renderer: PageRenderer, upload: Upload) 
 
 def test_a_draft_takes_the_base_network_alone(sampler: NovelViewSampler) -> None:
     net = tiny_network()
-    guided = NovelViewSampler(net, gnet=net, guidance=2.0, sampler_kwargs={"num_steps": 32, "solver": "heun"})
+    guided = NovelViewSampler(net, gnet=net, config=SamplingConfig(guidance=2.0))
     draft = viewer.draft_sampler(guided)
     assert draft.evaluations == {"net": 3}
     assert viewer.draft_sampler(sampler).evaluations == {"net": 2}

@@ -16,13 +16,14 @@ from PIL import Image
 from dnnlib.page import Studio, create_app, serve
 from tests.golden import tiny_network
 from training.generation import NovelViewSampler
+from training.sampling_config import SamplingConfig
 from training.viewer import PageRenderer
 
 TOKEN = "word-of-this-run"
 
 
-class SlowReport:
-    """Says nothing of a path; only a file that a test holds back ends its last frame."""
+class ShortReport:
+    """Says next to nothing of a path."""
 
     def add(self, *_: object) -> None: ...
 
@@ -34,14 +35,14 @@ class SlowReport:
 
 
 @contextmanager
-def site(folder: Path, port: int = 0, sampler: NovelViewSampler | None = None) -> Iterator[str]:
+def site(folder: Path, port: int = 0, token: str = TOKEN) -> Iterator[str]:
     """The page with a tiny network, at an address."""
-    sampler = sampler or NovelViewSampler(tiny_network(), sampler_kwargs={"num_steps": 2})
-    studio = Studio(folder, PageRenderer(sampler, SlowReport))
+    sampler = NovelViewSampler(tiny_network(), config=SamplingConfig(num_steps=2))
+    studio = Studio(folder, PageRenderer(sampler, ShortReport))
     with socket.create_server(("127.0.0.1", port)) as listener:
-        app = create_app(studio, TOKEN, ["127.0.0.1"])
+        app = create_app(studio, token, ["127.0.0.1"])
         with serve(app, studio, listener):
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/{TOKEN}/"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/{token}/"
 
 
 def photograph(file: Path, width: int = 90, height: int = 60) -> Path:
@@ -77,7 +78,7 @@ def fresh(browser: Any, address: str) -> None:
 def open_photograph(browser: Any, address: str, file: Path) -> None:
     fresh(browser, address)
     drop(browser, file)
-    until(lambda: message(browser).startswith("Drag in the picture"))
+    until(lambda: "field of view" in message(browser))
 
 
 def message(browser: Any) -> str:

@@ -57,7 +57,7 @@ def follow(page: Any, name: str, frames: int) -> None:
 def test_at_first_there_is_nothing_but_a_place_for_the_photograph(browser: Any, address: str) -> None:
     fresh(browser, address)
     seen = [e.get_property("id") for e in browser.find_elements("css selector", "[id]") if e.is_displayed()]
-    assert [name for name in seen if name not in ("message", "look")] == ["drop"]
+    assert [name for name in seen if name not in ("message", "look", "sight")] == ["drop"]
 
 
 def test_then_everything_but_the_picture_and_what_moves_it_is_folded(page: Any) -> None:
@@ -71,7 +71,7 @@ def test_a_photograph_is_dropped_anywhere_and_needs_no_extension(browser: Any, a
     fresh(browser, address)
     photograph(tmp_path / "holiday.png").rename(tmp_path / "holiday")
     drop(browser, tmp_path / "holiday", x=1200, y=650)  # beside the area
-    until(lambda: message(browser).startswith("Drag in the picture"))
+    until(lambda: "field of view" in message(browser))
     click(browser, "show")
     until(lambda: done(browser))
     assert shown(browser).shape == (16, 16, 3)

@@ -3,7 +3,7 @@
 import {START, fromNumbers, moveTo, moved} from "./camera.mjs";
 import {KeyFrames} from "./keyframes.mjs";
 import {Results} from "./results.mjs";
-import {Server} from "./server.mjs";
+import {Said, Server} from "./server.mjs";
 import {Stage} from "./stage.mjs";
 
 const $ = id => document.getElementById(id);
@@ -27,8 +27,12 @@ const results = new Results(server, (address, camera) => { stage.look(camera); r
 const keyframes = new KeyFrames({move: () => ({...state.move}), go: move => { change(move); show(); }, changed: remember});
 
 function say(text, error = false) { $("message").textContent = text; $("message").className = error ? "error" : ""; }
+function tell(error) {
+  if (!(error instanceof Said)) console.error(error);
+  say(error instanceof Said ? error.message : "The page made a mistake: load it again.", true);
+}
 const attempt = action => async (...values) => {
-  try { await action(...values); } catch (error) { say(error.message, true); }
+  try { await action(...values); } catch (error) { tell(error); }
 };
 
 function remember() {
@@ -47,8 +51,8 @@ const open = attempt(async file => {
   await halt();
   const photograph = await server.upload(file);
   begin(photograph);
-  for (const id of ["fov"]) $(id).value = "";
-  say("Drag in the picture to look around.");
+  $("fov").value = "";
+  say(`${photograph.name}; field of view ${Number(photograph.fov.toFixed(1))}°${photograph.fov_from === "default" ? ", a guess" : ""}.`);
 });
 
 // Everything on the page is that photograph's.
@@ -125,7 +129,7 @@ async function draft() {
       }));
       if (frame && asked === state.asked) await stage.showView(server.file(result, frame), camera, "draft");
     }
-  } catch (error) { say(error.message, true); }
+  } catch (error) { tell(error); }
   drafting = false;
 }
 
@@ -209,7 +213,7 @@ const sketch = attempt(async wish => {
 async function wantedPath() {
   const file = $("pathfile").files[0], name = $("name").value, frames = number("frames");
   if (name !== FILE) return {path: name, frames, amount: number("amount")};
-  if (!file) throw new Error("Choose the file of a path first.");
+  if (!file) throw new Said("Choose the file of a path first.");
   return {file: {name: file.name, text: await file.text(), convention: $("convention").value, pose: $("pose").value}, frames};
 }
 $("follow").onclick = attempt(async () => render(await wantedPath()));

@@ -1,16 +1,17 @@
-// Questions to the server. What goes wrong is an Error with a text for people.
+// Questions to the server. What goes wrong is `Said`.
 
 const LOST = "The server does not answer. Is view_images.py still running? If it was started again, open the address that it shows.";
-export class Gone extends Error {}
+export class Said extends Error {} // with a text for people
+class Gone extends Said {}
 
 export class Server {
   constructor(visit) { this.visit = visit; this.turn = Promise.resolve(); }
 
   async ask(path, options) {
-    const response = await fetch(path, options).catch(() => { throw new Error(LOST); });
+    const response = await fetch(path, options).catch(() => { throw new Said(LOST); });
     const body = await response.json().catch(() => ({error: `The server answered ${response.status}.`}));
     if (response.status === 410) throw new Gone(body.error);
-    if (!response.ok) throw new Error(sentence(body.error));
+    if (!response.ok) throw new Said(sentence(body.error));
     return body;
   }
 
@@ -23,7 +24,7 @@ export class Server {
     } catch (error) {
       if (!(error instanceof Gone)) throw error;
       this.visit = null;
-      throw new Error("The server has forgotten this visit: drop the photograph again.");
+      throw new Said("The server has forgotten this visit: drop the photograph again.");
     }
   }
   send(path, body) {

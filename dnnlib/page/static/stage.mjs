@@ -71,29 +71,40 @@ export class Stage {
     $("divider").style.left = `${amount}%`;
   }
 
+  // One finger, or the mouse, looks; with shift, or two fingers, it goes sideways, and ahead as the fingers part.
   listenToHand() {
-    const stage = $("stage");
+    const stage = $("stage"), fingers = new Map();
     let grip = null;
+    const hand = () => {
+      const points = [...fingers.values()], count = points.length;
+      const [x, y] = [0, 1].map(axis => points.reduce((sum, point) => sum + point[axis], 0) / count);
+      return {x, y, count, span: count > 1 ? Math.hypot(points[0][0] - points[1][0], points[0][1] - points[1][1]) : 1};
+    };
+    const take = () => { grip = fingers.size ? {...hand(), move: grip?.move && this.control.move()} : null; };
     stage.onpointerdown = event => {
       if (event.button > 0) return;
       event.preventDefault();
-      stage.focus({preventScroll: true});
-      grip = {x: event.clientX, y: event.clientY, move: null};
+      stage.focus({preventScroll: true, focusVisible: false});
+      fingers.set(event.pointerId, [event.clientX, event.clientY]);
+      take();
       stage.setPointerCapture(event.pointerId);
     };
     stage.onpointermove = event => {
-      if (!grip) return;
-      const [right, down] = [(event.clientX - grip.x) / this.side, (event.clientY - grip.y) / this.side];
-      if (!grip.move && Math.hypot(right, down) * this.side < NEARLY_STILL) return;
-      grip.move ??= this.control.move();
-      const from = grip.move, degrees = this.control.fov() / from.zoom, units = SUBJECT / (focal(this.control.fov()) * from.zoom * this.control.scale());
-      this.control.change(event.shiftKey ? walked(from, -right * units, down * units, 0)
+      if (!fingers.has(event.pointerId)) return;
+      fingers.set(event.pointerId, [event.clientX, event.clientY]);
+      const now = hand(), [right, down] = [(now.x - grip.x) / this.side, (now.y - grip.y) / this.side];
+      if (!grip.move && now.count < 2 && Math.hypot(right, down) * this.side < NEARLY_STILL) return;
+      const from = grip.move ??= this.control.move(), fov = this.control.fov(), distance = SUBJECT / this.control.scale();
+      const degrees = fov / from.zoom, units = distance / (focal(fov) * from.zoom);
+      this.control.change(event.shiftKey || now.count > 1
+        ? walked(from, -right * units, down * units, distance * (1 - grip.span / now.span))
         : {...from, pan_deg: from.pan_deg - right * degrees, tilt_deg: from.tilt_deg + down * degrees});
     };
-    stage.onpointerup = stage.onpointercancel = () => {
+    stage.onpointerup = stage.onpointercancel = event => {
       const turned = grip?.move;
-      grip = null;
-      if (turned) this.control.settle();
+      fingers.delete(event.pointerId);
+      take();
+      if (turned && !fingers.size) this.control.settle();
     };
     stage.addEventListener("wheel", event => {
       event.preventDefault();

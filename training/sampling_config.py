@@ -1,0 +1,118 @@
+"""How images are sampled: typed values that the command lines make of their options; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from dnnlib.settings import Settings, setting
+from dnnlib.util import UserError
+from training.solvers import SOLVERS, WITHOUT_CHURN
+
+NETWORKS, SAMPLER = "Networks", "Sampler"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_WEIGHTS = dict(section=NETWORKS, metavar="FILE|URL|NAME")
+
+Role = Literal["net", "gnet", "sr_model"]
+ROLES: tuple[Role, ...] = ("net", "gnet", "sr_model")  # of the networks of a sampler
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Settings):
+    """All that decides, beside networks, views and seeds, what comes out. Raises UserError for what cannot be.
+
+    Attributes:
+        guidance: strength w of D_g + w (D - D_g); 1 is none.
+        guidance_interval: (low, high), the noise levels low < sigma <= high that have it; None: all.
+        published_intrinsics: see `geometry_vector`.
+        dtype: of the networks' activations; "auto" stands for the fastest that the machine is made for.
+        num_steps, sigma_min, sigma_max, rho: the noise levels, EDM, equation 5.
+        solver: one of `SOLVERS`.
+        S_churn, S_min, S_max, S_noise: noise added on the way, in steps with S_min <= sigma <= S_max.
+    """
+
+    guidance: float = setting(1.0, "Strength of guidance; 1 is none.", section=NETWORKS, within="(-inf, inf)")
+    guidance_interval: tuple[float, float] | None = setting(
+        None,
+        "Guidance only at noise levels LO < sigma <= HI.  [default: everywhere]",
+        section=NETWORKS,
+        within="[0, inf]",
+        nargs=2,
+        type=float,
+        metavar="LO HI",
+    )
+    published_intrinsics: bool = setting(
+        False,
+        "Focal lengths as the published code computes them.",
+        section=NETWORKS,
+        option="--published-intrinsics/--correct-intrinsics",
+    )
+    dtype: str = setting(
+        "auto",
+        "Of the computation; auto: the fastest that this machine is made for.",
+        section=NETWORKS,
+        choices=DTYPES,
+    )
+    num_steps: int = setting(32, "Sampling steps.", section=SAMPLER, option="--steps", within="[1, 10000]")
+    solver: str = setting(
+        "heun", "How a step is made; heun asks the networks twice.", section=SAMPLER, choices=tuple(SOLVERS)
+    )
+    sigma_min: float = setting(0.002, "Lowest noise level.", section=SAMPLER, option="--sigma_min", within="(0, inf)")
+    sigma_max: float = setting(80.0, "Highest noise level.", section=SAMPLER, option="--sigma_max", within="(0, inf)")
+    rho: float = setting(7.0, "Exponent of the noise levels.", section=SAMPLER, within="(0, inf)")
+    S_churn: float = setting(0.0, "Noise added on the way.", section=SAMPLER, option="--S_churn", within="[0, inf)")
+    S_min: float = setting(0.0, "... from this noise level", section=SAMPLER, option="--S_min", within="[0, inf]")
+    S_max: float = setting(math.inf, "... to this one.", section=SAMPLER, option="--S_max", within="[0, inf]")
+    S_noise: float = setting(1.0, "Factor on the added noise.", section=SAMPLER, option="--S_noise", within="[0, inf)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sigma_min > self.sigma_max:
+            raise UserError(f"`sigma_min` {self.sigma_min:g} is above `sigma_max` {self.sigma_max:g}: swap them")
+        if self.solver in WITHOUT_CHURN and self.S_churn > 0:
+            raise UserError(
+                f"the solver {self.solver} takes no noise on the way: leave out `S_churn`, or `solver` heun"
+            )
+        low, high = self.guidance_interval or (0.0, math.inf)
+        if low >= high:
+            raise UserError(f"the guidance interval {low:g} {high:g} is empty: give LO < HI")
+        if self.guidance == 1 and self.guidance_interval is not None:
+            raise UserError("there is no guidance to have an interval: leave it out, or give `guidance` other than 1")
+
+    def is_guided(self, sigma: float) -> bool:
+        """Whether the guidance network is asked at this noise level."""
+        low, high = self.guidance_interval or (0.0, math.inf)
+        return self.guidance != 1 and low < sigma <= high
+
+
+DEFAULTS = SamplingConfig()
+
+
+@dataclass(frozen=True)
+class NetworkFiles(Settings):
+    """Which networks sample, and how they are opened.
+
+    Attributes:
+        net, gnet, sr_model: base, guidance and super-resolution network: a file, an address, a name in presets.MODELS.
+        depth_model: see `torch_utils.depth.choose_depth_model`.
+        compile: have PyTorch fuse the networks.
+    """
+
+    net: str = setting(None, "Base network.", required=True, **_WEIGHTS)
+    gnet: str | None = setting(None, "Guidance network, usually unconditional.", **_WEIGHTS)
+    sr_model: str | None = setting(None, "Super-resolution network behind the base.", **_WEIGHTS)
+    depth_model: str | None = setting(
+        None, "Depth: small, base, large, DIR, or file.", section=NETWORKS, metavar="NAME|DIR"
+    )
+    compile: bool = setting(
+        False,
+        "torch.compile: minutes at first, for long runs on a GPU.",
+        section=NETWORKS,
+        option="--compile/--no-compile",
+    )
+
+    @property
+    def by_role(self) -> dict[Role, str]:
+        """Those that are given."""
+        return {role: getattr(self, role) for role in ROLES if getattr(self, role)}
