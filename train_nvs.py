@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,26 @@ from dnnlib.cli import Command, Count, IntList, RangeSelection, option, preset_o
 from presets import TRAINING
 
 if TYPE_CHECKING:
+    import torch
+
     from torch_utils.distributed import Processes
     from training.config import TrainingConfig
+    from training.loss import Distance
 
+STOPPED = 75  # exit code of a run that a signal ended before its end: EX_TEMPFAIL of sysexits.h, "try again"
 RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learning", "Speed", "Reports"
 
 
 @click.command(cls=Command)
 @preset_option(TRAINING, section=RUN)
-@option("--outdir", section=RUN, metavar="DIR", type=click.Path(path_type=Path), help="Run folder; goes on if it can.")
+@option(
+    "--outdir",
+    section=RUN,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Run folder; goes on if it can.  [default: runs/PRESET]",
+    show_default=False,
+)
 @option("--duration", section=RUN, type=Count(), default="1Gi", help="Images to see.")
 @option("--seed", section=RUN, type=int, default=0, help="Names initial weights, pairs and noise.")
 @option("--device", section=RUN, help="cpu, cuda or mps.  [default: the best present]", show_default=False)
@@ -54,6 +66,17 @@ RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learni
 @option(
     "--plane-sweep", section=NETWORK, type=click.IntRange(min=0), default=0, help="Planes the source moves on; 0: off."
 )
+@option(
+    "--plane-nearest",
+    section=NETWORK,
+    type=float,
+    default=0.5,
+    help="Inverse depth of the nearest, in 1/unit.",
+)
+@option("--plane-spacing", section=NETWORK, type=float, default=2.0, help="Above 1: planes lie denser farther away.")
+@option(
+    "--plane-matching/--no-plane-matching", section=NETWORK, default=False, help="Compare planes with the small image."
+)
 @option("--sigma-data", section=NETWORK, type=float, default=0.5, help="Spread of the views, or of what planes miss.")
 @option("--batch", section=LEARNING, type=Count(), default="1024", help="Images per step, over all processes.")
 @option("--lr", section=LEARNING, type=float, default=0.012, help="Reference learning rate.")
@@ -61,6 +84,8 @@ RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learni
 @option("--ramp-up", section=LEARNING, type=Count(), default="10000000", help="Images of its linear ramp.")
 @option("--P_mean", "P_mean", section=LEARNING, type=float, default=-0.8, help="Mean of ln sigma.")
 @option("--P_std", "P_std", section=LEARNING, type=float, default=1.6, help="Standard deviation of ln sigma.")
+@option("--perceptual", section=LEARNING, type=float, default=0.0, help="Weight of LPIPS at low noise; 0 is none.")
+@option("--perceptual-sigma", section=LEARNING, type=float, default=0.5, help="Highest noise level that has it.")
 @option("--init", section=LEARNING, metavar="NET", help="Start from the weights of a network, not from random ones.")
 @option("--batch-gpu", section=SPEED, type=Count(), help="Most images of a process at once.  [default: all]")
 @option("--fp16/--no-fp16", section=SPEED, default=True, help="Compute in float16 on CUDA.")
@@ -87,13 +112,16 @@ def main(**options: Any) -> None:
 
     outdir, preset, sr_model = (options.pop(name) for name in ("outdir", "preset", "sr_model"))
     dry_run, metrics_num = options.pop("dry_run"), options.pop("metrics_num")
+    if outdir is None and not dry_run:
+        if preset is None:
+            raise click.UsageError("--outdir is missing: give the run a folder, or a --preset, or --dry-run")
+        outdir = Path("runs", preset)
     processes = start_processes(options.pop("device"))
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
     config = make_config(options, processes.device.type, earlier_precision(options, outdir))
+    finished = True
     if dry_run:
         describe(config, preset, processes)
-    elif outdir is None:
-        raise click.UsageError("--outdir is missing: give the run a folder, or --dry-run")
     else:
         from metrics.generated import make_evaluate
         from training.model_io import load_network
@@ -101,8 +129,18 @@ def main(**options: Any) -> None:
 
         enlarge = load_network(sr_model, processes.device) if sr_model else None
         evaluate = make_evaluate(config, enlarge, metrics_num, processes) if config.metrics else None
-        train(config, outdir, processes, evaluate=evaluate, sr_model=enlarge)
+        distance = perceptual_distance(config, processes.device)
+        finished = train(config, outdir, processes, evaluate=evaluate, sr_model=enlarge, distance=distance)
     processes.close()
+    if not finished:
+        sys.exit(STOPPED)
+
+
+def perceptual_distance(config: TrainingConfig, device: torch.device) -> Distance | None:
+    """LPIPS of AlexNet, for a run with a perceptual term: judge it by `lpips_vgg`, which it does not see."""
+    from metrics.lpips import load_lpips
+
+    return load_lpips(device).distance if config.perceptual else None
 
 
 def make_config(options: dict[str, Any], device_type: str, precision: str | None = None) -> TrainingConfig:

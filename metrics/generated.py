@@ -91,18 +91,21 @@ def make_evaluate(
     names = usable_metrics(TRAINING_METRICS, count, log=left_out)
     depth_model = choose_depth_model(config.depth_model, config.depth_model is not None, processes.device)
 
-    def evaluate(net: NVPrecond, selection: str) -> dict[str, float]:
+    def evaluate(net: NVPrecond, selection: str, is_stopping: Callable[[], bool]) -> dict[str, float]:
         evaluation = Evaluation(names, device=processes.device)
         try:
             pairs = open_pairs(replace(config.pairs("test"), range_selection=selection))
             seeds = processes.share(range(count))
             how = {"sr_model": sr_model, "depth_model": depth_model, "batch_size": 32}
             for _ in judge(generate_images(net, pairs, seeds, **how), evaluation):
-                pass
+                if is_stopping():
+                    break
         except UserError as error:
             _log.warning("no metrics for range %s: %s", selection, error)
             return {}
         evaluation.gather(processes)
+        if processes.any(is_stopping()):
+            return {}
         return {score.name: score.generated for score in evaluation.compute(selection).scores}
 
     return evaluate

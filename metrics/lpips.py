@@ -98,10 +98,14 @@ class LPIPS(nn.Module):
         At every layer, feature vectors of unit length are compared: equation 1 of the paper.
         Raises UserError where an image is smaller than the backbone's `min_side`.
         """
+        return self.distance(pixels_to_float(images), pixels_to_float(target))
+
+    def distance(self, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """As `forward`, of float32 in [-1, 1]; with gradients."""
         side = self.backbone.min_side
         if min(images.shape[-2:]) < side:
             raise UserError(f"LPIPS needs images of {side} pixels a side or more, not {list(images.shape[-2:])}")
-        x = (pixels_to_float(torch.cat([images, target])) - self.shift) / self.scale
+        x = (torch.cat([images, target]) - self.shift) / self.scale
         distance = x.new_zeros(len(images))
         index = 0
         for number, stage in enumerate(self.backbone.stages):

@@ -17,11 +17,13 @@ import pytest
 import torch
 
 import train_nvs
+from datasets.synthetic import SyntheticClips, write_chunks
 from presets import TRAINING
 from tests.scripts import TINY_OPTIONS
 from tests.training.runs import final_tensors, losses, relative_difference, write_data
 from train_nvs import earlier_precision
 from training.config import TrainingConfig
+from training.model_io import read_metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 _64 = {"batch": 1024, "model_channels": 128, "lr": 0.012, "img_resolution": 64, "extra_attn": 1}
@@ -61,6 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_published_presets(preset: str) -> None:
     config = config_of(f"--preset={preset}")
     expected = {"decay": 35000, "P_mean": -0.8, "P_std": 1.6, "ramp_up": 10_000_000, "ema_stds": (0.05, 0.10)}
+    expected |= {"perceptual": 0, "plane_matching": False, "init": None}
     expected |= PUBLISHED[preset]
     assert {name: value_of(config, name) for name in expected} == expected
 
@@ -238,3 +241,17 @@ def test_two_machines_of_one_process(data: Path, tmp_path: Path) -> None:
     assert_finished(jobs, tmp_path / "job")
     assert "on 2 processes" in (tmp_path / "job" / "log.txt").read_text()
     assert len(losses(tmp_path / "job")) == 30
+
+
+def test_a_perceptual_run_with_matched_planes(tmp_path: Path) -> None:
+    """From the command line to a snapshot; the same run without the term goes another way."""
+    write_chunks(tmp_path / "data", "train", SyntheticClips("train", 2, frames=4, width=32, height=32))
+    options = ["--resolution=32", "--sr-training", "--plane-sweep=3", "--plane-matching", "--plane-nearest=0.4"]
+    options += [f"--data={tmp_path / 'data'}", "--duration=8", "--perceptual-sigma=9"]
+    for weight in (0, 0.5):
+        assert run(*TINY, *options, f"--perceptual={weight}", f"--outdir={tmp_path / str(weight)}") == 0
+    plain, perceptual = (losses(tmp_path / str(weight)) for weight in (0, 0.5))
+    assert perceptual[4] > plain[4] + 0.01  # of a distance, which is not negative
+    (snapshot, _) = sorted((tmp_path / "0.5").glob("network-snapshot-*.safetensors"))
+    arguments, _ = read_metadata(snapshot)
+    assert (arguments["plane_matching"], arguments["plane_nearest"]) == (True, 0.4)

@@ -13,7 +13,7 @@ from dnnlib.util import STORED, UserError
 from training.network_config import NetworkConfig
 
 if TYPE_CHECKING:
-    from training.loss import NVLoss
+    from training.loss import Distance, NVLoss
     from training.precond import NVPrecond
 
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -39,6 +39,8 @@ class TrainingConfig:
         batch_gpu: most images of one process to compute at once; None: all of its share.
         lr, decay, ramp_up: see `schedule.learning_rate`; decay in batches, ramp_up in images.
         P_mean, P_std: the noise levels of `NVLoss`.
+        perceptual, perceptual_sigma: weight of a perceptual distance of the denoised view to the true one, per element
+            as the rest of the loss is, and the highest noise level that has it; 0 is none.
         init: network (file, address or name) whose weights a new run starts from; None: from random ones.
         precision: dtype of the U-Nets' activations; weights, gradients and sums stay float32.
         loss_scaling: constant factor on the loss, taken out of the gradient, for float16.
@@ -63,6 +65,8 @@ class TrainingConfig:
     ramp_up: int = 10_000_000
     P_mean: float = -0.8
     P_std: float = 1.6
+    perceptual: float = 0.0
+    perceptual_sigma: float = 0.5
     init: str | None = None
     precision: str = "float32"
     loss_scaling: float = 1.0
@@ -91,7 +95,11 @@ class TrainingConfig:
         refuse(self.precision not in PRECISIONS, f"precision is one of {', '.join(PRECISIONS)}, not {self.precision}")
         refuse(not (self.lr > 0 and math.isfinite(self.lr)), f"lr must be positive, not {self.lr}")
         refuse(self.loss_scaling <= 0, f"loss_scaling must be positive, not {self.loss_scaling}")
+        for name in ("P_mean", "P_std", "decay", "loss_scaling"):
+            refuse(not math.isfinite(getattr(self, name)), f"{name} must be finite, not {getattr(self, name)}")
         refuse(self.P_std <= 0, f"P_std must be positive, not {self.P_std}")
+        refuse(not 0 <= self.perceptual < math.inf, f"perceptual must not be negative, but is {self.perceptual}")
+        refuse(not self.perceptual_sigma > 0, f"perceptual_sigma must be positive, not {self.perceptual_sigma}")
         self._check_geometry(refuse)
 
     def _check_geometry(self, refuse: Callable[[bool, str], None]) -> None:
@@ -144,11 +152,15 @@ class TrainingConfig:
         net.compute_dtype = getattr(torch, self.precision)
         return net
 
-    def build_loss(self) -> NVLoss:
+    def build_loss(self, distance: Distance | None = None) -> NVLoss:
+        """`distance` is that of the perceptual term, if the run has one."""
         from training.encodings import Encodings
-        from training.loss import NVLoss
+        from training.loss import NVLoss, PerceptualTerm
 
-        return NVLoss(self.P_mean, self.P_std, self.network.sigma_data, Encodings(self.network))
+        term = (
+            PerceptualTerm(distance, self.perceptual, self.perceptual_sigma) if distance and self.perceptual else None
+        )
+        return NVLoss(self.P_mean, self.P_std, self.network.sigma_data, Encodings(self.network), term)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -157,6 +169,7 @@ class TrainingConfig:
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """What stands against going on with a run that was started with `other` (see `to_dict`), in words."""
         mine = self.to_dict()
+        other = {**_DEFAULTS, **other}  # what was added since does what it did before it was there
         found = [
             f"{name} was {other.get(name)} and is {mine[name]}"
             for name in mine
@@ -165,3 +178,10 @@ class TrainingConfig:
         network = NetworkConfig.of(other.get("network") or {}).to_dict()
         changed = {name: value for name, value in mine["network"].items() if value != network[name]}
         return found + [f"network: {name} was {network[name]} and is {value}" for name, value in changed.items()]
+
+
+_DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(TrainingConfig)
+    if field.default is not dataclasses.MISSING
+}

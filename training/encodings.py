@@ -47,6 +47,7 @@ class EncodingConfig:
             so many depths (Collins 1996), and says how to blend these planes. 0 is none.
         plane_nearest: inverse depth of the nearest plane, in one over the unit of the poses.
         plane_spacing: exponent of the inverse depths of the planes: 1 is even, above lies denser farther away.
+        plane_matching: the denoiser also gets how far each plane, made small, is from the low-resolution image.
         plane_blend_gain: first value of the learned gain on what the network says of each plane.
     """
 
@@ -59,6 +60,7 @@ class EncodingConfig:
     plane_nearest: float = 0.5
     plane_spacing: float = 2.0
     plane_blend_gain: float = 3.0
+    plane_matching: bool = False
 
     # Those that tell of the source view or of where it was seen from, which an unconditional network knows nothing of.
     of_source: ClassVar = ("epipolar_attention_bias", "depth_input", "warp_depth_coor", "plane_sweep")
@@ -71,6 +73,10 @@ class EncodingConfig:
             *(
                 (not 0 < getattr(self, name) < float("inf"), f"{name} must be positive, not {getattr(self, name)}")
                 for name in ("plane_nearest", "plane_spacing", "plane_blend_gain")
+            ),
+            (
+                self.plane_matching and not (self.super_res and self.plane_sweep),
+                "plane_matching compares planes with the low-resolution image: it needs super_res and plane_sweep",
             ),
             (
                 self.depth_input and self.warp_depth_coor,
@@ -233,6 +239,31 @@ class PlaneSweep(Encoding):
         return (weights_BP[:, :, None] * told[2]).sum(dim=1)
 
 
+class MatchedPlaneSweep(PlaneSweep):
+    """With how far each plane, made small, is from the low-resolution image: near 0 where its depth is true.
+
+    The mean over colours of absolute differences, a matching cost. The low-resolution image has noise here, too, or the
+    network would see past that of `LowResolutionImage`.
+    """
+
+    def __init__(self, config: EncodingConfig, channels: int) -> None:
+        super().__init__(config, channels)
+        self.input_channels += config.plane_sweep
+        self.noise = config.noisy_sr
+
+    def prepare(self, given: Conditioning, net: NVPrecond) -> Tensors:
+        planes, outside, details = super().prepare(given, net)
+        return planes, outside, details, planes - details, given.conditioning_image
+
+    def draw(self, told: Tensors, randn_like: RandnLike) -> Tensors:
+        *prepared, image = told
+        return *prepared, image + self.noise * randn_like(image)
+
+    def input(self, told: Tensors) -> Tensors:
+        *swept, small_planes, image = told
+        return *super().input(tuple(swept)), (small_planes - image[:, None]).abs().mean(dim=2)
+
+
 class EpipolarBias(Encoding):
     """Distances of source tokens from the epipolar lines of target tokens: attention is biased by them."""
 
@@ -261,7 +292,7 @@ class Encodings:
         if config.warp_depth_coor:
             self.parts.append(WarpedCoordinates(coordinate_features))
         if config.plane_sweep:
-            self.parts.append(PlaneSweep(config, image_channels))
+            self.parts.append((MatchedPlaneSweep if config.plane_matching else PlaneSweep)(config, image_channels))
         if config.epipolar_attention_bias:
             self.parts.append(EpipolarBias())
 

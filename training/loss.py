@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,19 +13,42 @@ from torch_utils.cameras import pixels_to_float
 from torch_utils.random import SeededGenerators
 from training.encodings import EncodingConfig, Encodings
 
+Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of two batches in [-1, 1], a number per image: [B]
+
+
+@dataclass(frozen=True)
+class PerceptualTerm:
+    """weight * distance(D, y) for images whose noise level is at most `highest_sigma`: the perceptual term of PixelGen.
+
+    Above, D is the mean of what may be, and a mean has no texture to compare.
+    """
+
+    distance: Distance
+    weight: float
+    highest_sigma: float
+
+    def __call__(self, denoised: torch.Tensor, y: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Float32 [B, 1, 1, 1]."""
+        chosen = sigma <= self.highest_sigma
+        term = torch.zeros_like(sigma)
+        if bool(chosen.any()):
+            term = term.masked_scatter(chosen, self.weight * self.distance(denoised[chosen], y[chosen]))
+        return term.reshape(-1, 1, 1, 1)
+
 
 @dataclass(frozen=True)
 class NVLoss:
     """w/exp(u) (D - y)^2 + u per element, w = (sigma^2 + sigma_d^2) / (sigma sigma_d)^2, ln sigma ~ N(P_mean, P_std^2).
 
     u is the network's own log-variance: it balances noise levels, and makes the loss comparable across them.
-    `encodings` are those of the network.
+    `encodings` are those of the network. `perceptual` is added to every element, where there is one.
     """
 
     P_mean: float = -0.8
     P_std: float = 1.6
     sigma_data: float = 0.5
     encodings: Encodings = field(default_factory=lambda: Encodings(EncodingConfig()))
+    perceptual: PerceptualTerm | None = None
 
     def __call__(self, net: nn.Module, batch: Batch, generators: SeededGenerators) -> torch.Tensor:
         """Loss of each element, float32 [B, 3, R, R]. Noise comes from the images' own generators.
@@ -41,4 +65,5 @@ class NVLoss:
             randn_like=generators.randn_like,
         )
         weight = ((sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2).reshape(-1, 1, 1, 1)
-        return weight / u.exp() * (denoised - y) ** 2 + u
+        loss = weight / u.exp() * (denoised - y) ** 2 + u
+        return loss if self.perceptual is None else loss + self.perceptual(denoised, y, sigma)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -35,13 +35,16 @@ from torch_utils.random import SeededGenerators, seed_of
 from training.checkpoint import check_moments, kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
 from training.layers import normalize_weights
+from training.loss import Distance
 from training.model_io import copy_weights, save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
 from training.reporting import Reporter, logging_to, sample_sheet
 from training.schedule import learning_rate
 
-Evaluate = Callable[[NVPrecond, str], dict[str, float]]  # an averaged network and a range of frame gaps to metrics
+Stopping = Callable[[], bool]  # whether this process has been told to end
+# An averaged network and a range of frame gaps to metrics; it may break off where it is told that the run ends.
+Evaluate = Callable[[NVPrecond, str, Stopping], dict[str, float]]
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
@@ -49,6 +52,10 @@ _log = logging.getLogger("training")
 _BYTES_PER_PARAMETER = 4 * (1 + 2 + 2)  # of a checkpoint: weights, two moments of Adam, two averages
 _DROPOUT = 1  # behind the name of an image: the randomness of dropout, not of its noise
 _RANGES = ("mid", "long")  # that metrics are reported for
+_MOST_BAD_STEPS = 10  # in a row with a loss that is not finite, before the run ends
+_MOST_BAD_PAIRS = 16  # in a row that cannot be read, likewise
+_SUBSTITUTE = 1 << 40  # images further on is the pair that stands in for one that cannot be read: no run comes there
+_SKIPPED_SAID = 5  # pairs that cannot be read are named in the log, then counted
 
 
 @dataclass
@@ -60,8 +67,11 @@ class Trainer:
     net: NVPrecond = field(init=False)
     images: int = 0  # seen so far, over all processes
     depth_model: DepthModel | None = field(init=False)
+    distance: Distance | None = None  # of the perceptual term, if the run has one
     losses: list[torch.Tensor] = field(default_factory=list)  # of the steps since somebody last cleared the list
     nonfinite: torch.Tensor = field(init=False)  # entries of the gradient replaced so far
+    bad_steps: torch.Tensor = field(init=False)  # in a row, whose loss is not finite
+    skipped: int = 0  # pairs of this process that could not be read since it started
 
     def __post_init__(self) -> None:
         config, device = self.config, self.processes.device
@@ -72,12 +82,12 @@ class Trainer:
         if config.init is not None:
             copy_weights(config.init, self.net)
         self.net = channels_last(self.net.to(device))
-        self.loss = config.build_loss()
+        self.loss = config.build_loss(self.distance)
         self.depth_model = choose_depth_model(config.depth_model, config.needs_depth, device)
         self.ema = PowerFunctionEMA(self.net, config.ema_stds)
         fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.0, betas=(0.9, 0.99), fused=fused)
-        self.nonfinite = torch.zeros([], dtype=torch.int64, device=device)
+        self.nonfinite, self.bad_steps = torch.zeros(2, dtype=torch.int64, device=device).unbind()
         self._wrapped: nn.Module = self.net
         if config.compile:
             self.net.compile_parts(graphs=False)
@@ -115,6 +125,7 @@ class Trainer:
         self.images += config.batch
         self.ema.update(self.net, self.images, config.batch)
         self.losses.append(self.processes.mean(mean_loss))
+        self.bad_steps = torch.where(self.losses[-1].isfinite(), 0, self.bad_steps + 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -177,32 +188,36 @@ def train(
     *,
     evaluate: Evaluate | None = None,
     sr_model: NVPrecond | None = None,
-) -> None:
-    """Train in the run folder `outdir`, going on from its newest checkpoint where it has one.
+    distance: Distance | None = None,
+) -> bool:
+    """Train in the run folder `outdir`, going on from its newest checkpoint; returns whether the run came to its end.
 
     SIGTERM, SIGINT and SIGHUP end the run after the running step, with a checkpoint. Raises UserError, before anything
-    is computed, where the folder, the disk, the data or an earlier run in the folder stand against it.
+    is computed, where the folder, the disk, the data or an earlier run in the folder stand against it; and where the
+    loss stays not finite, or the data cannot be read, with the last checkpoint kept.
 
     Args:
         outdir: on several machines a folder that all of them see.
         evaluate: called every `config.metrics` images on every process, for each published range of frame gaps.
         sr_model: super-resolution network behind the one in training, for sample sheets.
+        distance: of batches of images in [-1, 1], for the perceptual term of a run that has one.
     """
     outdir = Path(outdir)
-    trainer = Trainer(config, processes)
+    trainer = Trainer(config, processes, distance=distance)
     with (
         _own_folder(config, outdir, trainer),
         logging_to(outdir / "log.txt") if processes.is_main else contextlib.nullcontext(),
     ):
         _resume(trainer, outdir)
-        with _Reports(config, outdir, trainer, evaluate, sr_model) as reports, _stop_signals() as stop:
+        with _stop_signals() as stop, _Reports(config, outdir, trainer, evaluate, sr_model, stop.is_set) as reports:
             for batch in step_batches(config, trainer):
                 trainer.step(batch)
                 stopping = processes.any(stop.is_set())
                 reports.after_step(stopping)
                 if stopping:
                     _log.warning("stopped by signal at %d images; the same command goes on from here", trainer.images)
-                    return
+                    return False
+    return True
 
 
 class _Reports:
@@ -215,9 +230,10 @@ class _Reports:
         trainer: Trainer,
         evaluate: Evaluate | None,
         sr_model: NVPrecond | None,
+        is_stopping: Stopping,
     ) -> None:
         self.config, self.outdir, self.trainer = config, outdir, trainer
-        self.evaluate, self.sr_model = evaluate, sr_model
+        self.evaluate, self.sr_model, self.is_stopping = evaluate, sr_model, is_stopping
         self.before = trainer.images
         self.reporter: Reporter | None = None
 
@@ -237,6 +253,9 @@ class _Reports:
     def after_step(self, stopping: bool) -> None:
         config, trainer = self.config, self.trainer
         finished = trainer.images >= config.duration
+        saving = finished or stopping or self._due(config.checkpoint)
+        if trainer.images // config.batch % _MOST_BAD_STEPS == 0:  # to look waits for the device
+            self._check_loss()
         if self.reporter is not None:
             self.reporter.advance(trainer.images)
             if finished or self._due(config.status):
@@ -246,14 +265,23 @@ class _Reports:
                 self.reporter.picture("samples", trainer.images, sheet)
         if finished or self._due(config.status):
             trainer.losses.clear()
-        if self.evaluate is not None and self._due(config.metrics):
-            self._report_metrics()
         if self.reporter is not None:
             if finished or self._due(config.snapshot):
                 self._save_snapshots()
-            if finished or stopping or self._due(config.checkpoint):
+            if saving and not int(trainer.bad_steps):  # what a run has become is not saved over what it was
                 save_state(self.outdir, trainer.images, trainer.state_dict())
+        if self.evaluate is not None and self._due(config.metrics) and not stopping:
+            self._report_metrics()  # which takes long: what could be lost by then is saved
         self.before = trainer.images
+
+    def _check_loss(self) -> None:
+        """End a run whose loss stays not finite."""
+        bad = int(self.trainer.bad_steps)
+        if bad >= _MOST_BAD_STEPS:
+            raise UserError(
+                f"the loss was not finite in the last {bad} steps, up to {self.trainer.images} images: the last "
+                f"checkpoint is kept; give a lower `lr`, or with `fp16` another `loss_scaling`"
+            )
 
     def _due(self, every: int | None) -> bool:
         """Whether the last step crossed a multiple of `every` images."""
@@ -265,6 +293,7 @@ class _Reports:
             "loss": float(torch.stack(trainer.losses).double().mean()),
             "learning_rate": trainer.optimizer.param_groups[0]["lr"],
             "nonfinite_gradients": int(trainer.nonfinite),
+            **({"skipped_pairs": trainer.skipped} if trainer.skipped else {}),
         }
         if trainer.processes.device.type == "cuda":
             values["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
@@ -273,7 +302,9 @@ class _Reports:
     def _report_metrics(self) -> None:
         values = {}
         for selection in _RANGES:
-            found = self.evaluate(self.trainer.ema.averages[0], selection)
+            found = self.evaluate(self.trainer.ema.averages[0], selection, self.is_stopping)
+            if self.trainer.processes.any(self.is_stopping()):
+                return  # of fewer images than was said
             values.update({f"{name}/{selection}": value for name, value in found.items()})
         if self.reporter is not None and values:
             self.reporter.record(self.trainer.images, values)
@@ -296,20 +327,42 @@ class _Reports:
             save_network(path, average, provenance, torch.float16)
 
 
-class _StepShares(Dataset):
-    """Item n is this process's share of the step that follows on n images: a batch, or what stands in its way.
+class _Share(NamedTuple):
+    """What a data worker hands over: a batch, or what stands in its way; and why pairs were replaced by others.
 
     (A UserError that a data worker raises would reach the user as the text of a traceback.)
+    """
+
+    batch: Batch | None
+    error: str
+    skipped: list[str]
+
+
+class _StepShares(Dataset):
+    """Item n is this process's share of the step that follows on n images.
+
+    A pair that cannot be read is replaced by one that no run comes to, the same one every time.
     """
 
     def __init__(self, pairs: Dataset[Pair], first_share: range) -> None:
         self.pairs, self.first_share = pairs, first_share
 
-    def __getitem__(self, images: int) -> Batch | UserError:
+    def __getitem__(self, images: int) -> _Share:
+        skipped: list[str] = []
         try:
-            return collate([self.pairs[images + number] for number in self.first_share])
+            return _Share(collate([self._pair(images + number, skipped) for number in self.first_share]), "", skipped)
         except UserError as error:
-            return error
+            return _Share(None, str(error), skipped)
+
+    def _pair(self, number: int, skipped: list[str]) -> Pair:
+        reason = ""
+        for attempt in range(_MOST_BAD_PAIRS):
+            try:
+                return self.pairs[number + attempt * _SUBSTITUTE]
+            except UserError as error:
+                reason = str(error)
+                skipped.append(reason)
+        raise UserError(f"{_MOST_BAD_PAIRS} pairs in a row cannot be read, the last one because {reason}")
 
 
 def step_batches(config: TrainingConfig, trainer: Trainer) -> Iterator[Batch]:
@@ -326,10 +379,13 @@ def step_batches(config: TrainingConfig, trainer: Trainer) -> Iterator[Batch]:
     )
     batches = iter(loader)
     try:
-        for batch in batches:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        for share in batches:
+            for reason in share.skipped[: max(_SKIPPED_SAID - trainer.skipped, 0)]:
+                _log.warning("a pair is skipped: %s", reason)
+            trainer.skipped += len(share.skipped)
+            if share.batch is None:
+                raise UserError(share.error)
+            yield share.batch
     finally:  # the traceback of an error would keep them running, and the process would wait for them for ever
         if config.workers:
             batches._shutdown_workers()

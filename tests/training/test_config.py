@@ -23,6 +23,8 @@ from tests.training.runs import tiny_config
         ({"lr": float("inf")}, "lr must be positive"),
         ({"loss_scaling": 0.0}, "loss_scaling must be positive"),
         ({"P_std": 0.0}, "P_std must be positive"),
+        ({"perceptual": -0.1}, "perceptual must not be negative"),
+        ({"perceptual_sigma": 0.0}, "perceptual_sigma must be positive"),
         ({"seed": -1}, "seed must not be negative"),
         ({"network": {"dropout": 1.0}}, r"dropout must be in \[0, 1\)"),
     ],
@@ -50,6 +52,13 @@ def test_the_seed_names_the_weights() -> None:
     nets = [tiny_config(Path("data"), seed=seed).build_network().state_dict() for seed in (1, 1, 2)]
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
     assert not torch.equal(nets[0]["unet.out_conv.weight"], nets[2]["unet.out_conv.weight"])
+
+
+def test_a_run_from_before_an_option_was_there_goes_on_without_it() -> None:
+    before = tiny_config(Path("a")).to_dict()
+    del before["perceptual"]
+    assert tiny_config(Path("a")).differences(before) == []
+    assert tiny_config(Path("a"), perceptual=0.1).differences(before) == ["perceptual was 0.0 and is 0.1"]
 
 
 def test_what_a_run_may_change_when_it_goes_on() -> None:

@@ -16,8 +16,8 @@ from tests.golden import TINY, fill
 from torch_utils.cameras import GEOMETRY_DIM, Camera, View, geometry_vector
 from torch_utils.warping import euler_rotation
 from training import precond
-from training.conditioning import Conditioning
-from training.encodings import EncodingConfig, PlaneSweep
+from training.conditioning import Conditioning, low_resolution_image
+from training.encodings import EncodingConfig, Encodings, PlaneSweep
 from training.generation import NovelViewSampler
 from training.model_io import load_network, save_network
 from training.network_config import NetworkConfig
@@ -99,6 +99,30 @@ def test_channels_of_the_denoiser_are_in_the_order_of_the_weights() -> None:
     assert torch.equal(prepared.encoder_input[0][:, :3], src[:, :3])
 
 
+def test_matching_costs_vanish_where_the_depth_of_a_plane_is_true() -> None:
+    """The target is what plane 2 shows; noise on the low-resolution image is in the costs too."""
+    config = NetworkConfig(**TINY, super_res=True, noisy_sr=0.1, plane_sweep=4, plane_matching=True)
+    (_, sweep) = Encodings(config).parts
+    src = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    geometry = geometry_of(torch.eye(3), (2.0, 0, 0))
+    planes, *_ = PlaneSweep(config, channels=3).prepare(Conditioning(src, None, geometry), None)
+    low = low_resolution_image(planes[:, 2])
+    told = sweep.prepare(Conditioning(src, None, geometry, low), None)
+    seen, outside, costs = sweep.input(sweep.draw(told, torch.zeros_like))
+    assert costs.shape == outside.shape == (1, 4, SIDE, SIDE)
+    assert float(costs[:, 2].max()) < 1e-6
+    assert all(float(costs[:, plane].mean()) > 0.05 for plane in (0, 1, 3))
+    assert torch.equal(seen, planes.flatten(1, 2))
+    noisy = sweep.input(sweep.draw(told, torch.ones_like))[2]
+    torch.testing.assert_close(noisy[:, 2], torch.full((1, SIDE, SIDE), 0.1))
+
+
+def test_matching_needs_planes_and_something_to_compare_them_with() -> None:
+    for options in ({"super_res": True}, {"plane_sweep": 4}):
+        with pytest.raises(UserError, match="plane_matching compares planes"):
+            NetworkConfig(**TINY, plane_matching=True, **options)
+
+
 class TenLines(nn.Module):
     """An inner network of one convolution, that sees the source view as one feature."""
 
@@ -131,6 +155,7 @@ class TenLines(nn.Module):
         {"uncond": True},
         {"no_time_enc": True, "plane_sweep": 3},
         {"super_res": True, "plane_sweep": 2, "epipolar_attention_bias": True},
+        {"super_res": True, "plane_sweep": 2, "plane_matching": True},
     ],
 )
 def test_another_inner_network_stands_in_the_place_of_the_unet(

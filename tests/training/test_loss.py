@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from metrics.lpips import load_lpips
 from torch_utils.batches import Batch
 from torch_utils.cameras import GEOMETRY_DIM, pixels_to_float
 from torch_utils.random import SeededGenerators
 from training.conditioning import shrink_and_enlarge
 from training.encodings import EncodingConfig, Encodings
-from training.loss import NVLoss
+from training.loss import NVLoss, PerceptualTerm
 
 
 class KnownAnswer(nn.Module):
@@ -85,3 +86,37 @@ def test_super_resolution_and_depth_inputs() -> None:
     )
     torch.testing.assert_close(net.conditioning_image, shrink_and_enlarge(pixels_to_float(batch.target)))
     assert torch.equal(net.src[:, 3:], batch.depth)
+
+
+def test_the_perceptual_term_is_added_at_low_noise_alone() -> None:
+    batch, answer = make_batch(40), torch.full((40, 3, 16, 16), 0.25)
+    seen: list[torch.Tensor] = []
+
+    def distance(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append(target)
+        return (images - target).abs().mean(dim=(1, 2, 3))
+
+    net, seeds = KnownAnswer(answer), range(40)
+    plain = NVLoss()(net, batch, SeededGenerators(seeds))
+    found = NVLoss(perceptual=PerceptualTerm(distance, 2.0, 0.4))(net, batch, SeededGenerators(seeds)) - plain
+    y, low = pixels_to_float(batch.target), net.sigma <= 0.4
+    assert 5 < int(low.sum()) < 35
+    expected = 2.0 * (answer - y).abs().mean(dim=(1, 2, 3)) * low
+    torch.testing.assert_close(found, expected.reshape(-1, 1, 1, 1).expand_as(found), rtol=1e-4, atol=1e-4)
+    assert torch.equal(seen[0], y[low])  # nothing is computed for the others
+
+
+def test_the_perceptual_term_teaches() -> None:
+    """LPIPS of AlexNet: its gradient leads from a blurred view towards the true one."""
+    y = pixels_to_float(make_batch(2).target).repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
+    blurred = low_resolution_image(y).requires_grad_()
+    term = PerceptualTerm(load_lpips().distance, 1.0, 0.5)
+    before = term(blurred, y, torch.tensor([0.1, 0.9]))
+    assert before[0] > 0.1
+    assert before[1] == 0
+    (gradient,) = torch.autograd.grad(before.sum(), blurred)
+    assert not gradient[1].any()
+    with torch.no_grad():
+        step = blurred - 0.05 * gradient / gradient.abs().amax()
+        assert term(step, y, torch.tensor([0.1, 0.9])).sum() < before.sum()
+    assert float((gradient[0] * (y - blurred.detach())[0]).sum()) < 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import math
 import os
 import random
 import resource
@@ -19,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from datasets.config import open_pairs
+from datasets.synthetic import SyntheticClips, write_tree
 from dnnlib.imaging import save_png
 from dnnlib.util import UserError
 from tests.training.runs import (
@@ -30,11 +33,13 @@ from tests.training.runs import (
     tiny_config,
     write_data,
 )
-from torch_utils.batches import collate
+from torch_utils.batches import Batch, collate
 from torch_utils.distributed import Processes, start_processes
 from training.checkpoint import load_newest_state
 from training.config import TrainingConfig
+from training.loss import NVLoss
 from training.model_io import load_network, save_network
+from training.precond import NVPrecond
 from training.reporting import sample_sheet
 from training.training_loop import Trainer, train
 
@@ -118,7 +123,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
         wait_for(lambda outdir=outdir: (outdir / "stats.jsonl").exists())
         with contextlib.suppress(ProcessLookupError):
             os.kill(run.processes[0].pid, number)
-        assert run.wait() == [0]
+        assert run.wait() == [0]  # of `train`; train_nvs.py gives it a code of its own
         stopped = load_newest_state(outdir)["images"]
         if stopped < 48:
             break
@@ -281,7 +286,7 @@ def test_other_kinds_of_network_with_photographs_sheets_and_metrics(
         metrics=8,
     )
     asked = []
-    train(config, tmp_path, processes, evaluate=lambda net, selection: asked.append((net, selection)) or {"m": 1.5})
+    train(config, tmp_path, processes, evaluate=lambda net, selection, _: asked.append((net, selection)) or {"m": 1.5})
     assert [selection for _, selection in asked] == ["mid", "long"]
     assert not asked[0][0].training
     assert '"m/mid": 1.5, "m/long": 1.5' in (tmp_path / "stats.jsonl").read_text()
@@ -386,3 +391,52 @@ def test_a_second_run_in_the_folder_of_a_running_one_is_refused(data: Path, tmp_
         assert first.wait() == [0]
     finally:
         first.wait(0)
+
+
+def test_a_loss_that_stays_not_finite_ends_the_run_with_the_checkpoint_kept(
+    data: Path, tmp_path: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_finite(self: NVLoss, net: NVPrecond, batch: Batch, _: object) -> torch.Tensor:
+        return batch.source * next(net.parameters()).sum() * math.nan
+
+    train(tiny_config(data, duration=8), tmp_path, processes)
+    before = {path: path.read_bytes() for path in tmp_path.glob("training-state-*")}
+    monkeypatch.setattr(NVLoss, "__call__", not_finite)
+    with pytest.raises(UserError, match=r"not finite in the last \d+ steps, .* the last checkpoint is kept"):
+        train(tiny_config(data, duration=400), tmp_path, processes)
+    assert {path: path.read_bytes() for path in tmp_path.glob("training-state-*")} == before
+
+
+def test_a_frame_that_cannot_be_read_is_skipped_counted_and_said(
+    tmp_path: Path, processes: Processes, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tree(tmp_path / "data", "train", SyntheticClips("train", 3, frames=8, width=16, height=16))
+    torn = sorted((tmp_path / "data" / "train").glob("*/*.png"))[::6]
+    for frame in torn:
+        frame.write_bytes(frame.read_bytes()[:60])
+    config = tiny_config(tmp_path / "data", duration=48)
+    with caplog.at_level("WARNING"):
+        assert train(config, tmp_path / "run", processes)
+    assert 1 <= caplog.text.count("a pair is skipped: ") <= 5
+    assert "is not a whole image" in caplog.text
+    last = (tmp_path / "run" / "stats.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["skipped_pairs"] > 0
+
+    for frame in (tmp_path / "data" / "train").glob("*/*.png"):
+        frame.write_bytes(b"")
+    with pytest.raises(UserError, match=r"16 pairs in a row cannot be read, the last one because .*png"):
+        train(config, tmp_path / "other", processes)
+
+
+def test_metrics_break_off_and_what_was_done_is_saved_before(data: Path, tmp_path: Path, processes: Processes) -> None:
+    """As when the last signal of a job comes while its metrics are computed."""
+
+    def evaluate(net: NVPrecond, selection: str, is_stopping: Callable[[], bool]) -> dict[str, float]:
+        assert load_newest_state(tmp_path)["images"] == 8
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert is_stopping()
+        return {"psnr": 0.0}
+
+    assert not train(tiny_config(data, metrics=8), tmp_path, processes, evaluate=evaluate)
+    assert "psnr" not in (tmp_path / "stats.jsonl").read_text()
+    assert load_newest_state(tmp_path)["images"] < 48
