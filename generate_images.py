@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from datasets.config import DATA, DataConfig, open_pairs
 from datasets.path_config import PATHS, PHOTOGRAPHS, PathConfig, open_paths
 from dnnlib.cli import Command, Seeds, batch_option, given, option, preset_option, settings_options, yielding
 from dnnlib.settings import Settings
+from dnnlib.text_files import read_json
 from dnnlib.util import STORED, UserError
 from presets import SAMPLING
 from training.path_config import RenderConfig
@@ -64,6 +65,7 @@ def main(**options: Any) -> None:
     from torch_utils.distributed import start_processes
 
     _check_mode(click.get_current_context())
+    options = _recalled(click.get_current_context(), options)
     job = Job.of(yielding(options, "range_selection", to="pairs"))
     processes = start_processes(options["device"])
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
@@ -95,6 +97,29 @@ def _check_mode(ctx: click.Context) -> None:
         raise UserError(f"{params['samples']} samples need as many seeds; --seeds has {len(params['seeds'])}")
 
 
+def _recalled(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with what a `trajectory.json` that is given back was made with, where they do not say otherwise.
+
+    Its networks' settings count for the same network and preset alone.
+    """
+    path = Path(options["trajectory"])
+    if not options["images"] or path.suffix != ".json" or not path.is_file():
+        return options
+    document = read_json(path)
+    if not isinstance(document, dict) or "exact" not in document:
+        return options
+    names = {field.name for field in fields(RenderConfig)} - {"export", "samples"}
+    if (options["net"], options["preset"]) == (document.get("net"), document.get("preset")):
+        names |= {field.name for part in (NetworkFiles, SamplingConfig) for field in fields(part)} - {"net"}
+    values = {name: document[name] for name in names if name in document and not given(ctx, name)}
+    if not given(ctx, "seeds") and not given(ctx, "samples"):
+        values |= {"seeds": document["seeds"], "samples": len(document["seeds"])}
+    numbers = {"inf": float("inf"), "-inf": -float("inf")}
+    values = {name: numbers.get(value, value) if isinstance(value, str) else value for name, value in values.items()}
+    tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list) and name != "seeds"}
+    return {**options, **values, **tuples}
+
+
 @dataclass(frozen=True)
 class Job(Settings):
     """What the command was asked for, as values."""
@@ -107,6 +132,7 @@ class Job(Settings):
     seeds: list[int]
     batch: int | str
     outdir: Path
+    preset: str | None
     subdirs: bool
     overwrite: bool
 
@@ -151,7 +177,7 @@ def _follow_paths(job: Job, processes: Processes) -> tuple[Failures, int]:
     networks = network_identity(files, job.networks)
     samples, frames = job.render.samples, job.path.frames
     batch = choose_batch(job.batch, sampler, frames and frames * samples)
-    details = asdict(job.networks)
+    details = {**asdict(job.networks), "preset": job.preset}
     paths, failures = open_paths(job.path, job.data, sampler.resolution, sampler.net.typical_depth), Failures()
     for name in processes.share(list(paths)):
         folder = job.outdir / (name if len(paths) > 1 else "")

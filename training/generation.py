@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.util import UserError, one_line
 from torch_utils.batches import Pair
 from torch_utils.cameras import Camera, View, pixels_to_float, pixels_to_uint8, resize_image
 from torch_utils.depth import DepthModel, choose_depth_model
@@ -162,6 +162,8 @@ def open_sampler(
         for net in networks.values():
             net.compile_parts()
     needs_depth = any(net.needs_depth for net in networks.values())
+    if files.depth_model is not None and not needs_depth:
+        raise UserError(f"none of the networks uses depth: leave out `depth_model` {one_line(files.depth_model)}")
     config = replace(config, dtype=str(networks["net"].compute_dtype).removeprefix("torch."))
     depth_model = choose_depth_model(files.depth_model, needs_depth, device)
     return NovelViewSampler(**networks, config=config, depth_model=depth_model), paths

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
+from datasets.camera_files.nerfstudio import exact_path
 from datasets.path_config import ViewPath
 from datasets.trajectories import check_frames
 from datasets.trajectory_files import write_trajectory
@@ -236,7 +237,8 @@ class PathFolder:
         photograph = path.photograph
         lens = {"name": photograph.name, "fov_deg": photograph.fov_deg, "fov_from": photograph.fov_from}
         settings = plain({**asdict(renderer.sampler.config), **asdict(config), **path.details, **details})
-        extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings}
+        exact = exact_path(photograph.view.camera, path.cameras)
+        extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings, "exact": exact}
         write_trajectory(self.folder / "trajectory.json", cameras, names=names, extra=extra)
         for kind in config.export:
             target = self.folder / _EXPORTS[kind]
