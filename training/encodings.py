@@ -243,7 +243,7 @@ class MatchedPlaneSweep(PlaneSweep):
     """With how far each plane, made small, is from the low-resolution image: near 0 where its depth is true.
 
     The mean over colours of absolute differences, a matching cost. The low-resolution image has noise here, too, or the
-    network would see past that of `LowResolutionImage`.
+    network would see past that of `ConditioningImage`.
     """
 
     def __init__(self, config: EncodingConfig, channels: int) -> None:

@@ -16,7 +16,7 @@ from tests.golden import TINY, fill
 from torch_utils.cameras import GEOMETRY_DIM, Camera, View, geometry_vector
 from torch_utils.warping import euler_rotation
 from training import precond
-from training.conditioning import Conditioning, low_resolution_image
+from training.conditioning import Conditioning, shrink_and_enlarge
 from training.encodings import EncodingConfig, Encodings, PlaneSweep
 from training.generation import NovelViewSampler
 from training.model_io import load_network, save_network
@@ -106,7 +106,7 @@ def test_matching_costs_vanish_where_the_depth_of_a_plane_is_true() -> None:
     src = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     geometry = geometry_of(torch.eye(3), (2.0, 0, 0))
     planes, *_ = PlaneSweep(config, channels=3).prepare(Conditioning(src, None, geometry), None)
-    low = low_resolution_image(planes[:, 2])
+    low = shrink_and_enlarge(planes[:, 2])
     told = sweep.prepare(Conditioning(src, None, geometry, low), None)
     seen, outside, costs = sweep.input(sweep.draw(told, torch.zeros_like))
     assert costs.shape == outside.shape == (1, 4, SIDE, SIDE)

@@ -109,7 +109,7 @@ def test_the_perceptual_term_is_added_at_low_noise_alone() -> None:
 def test_the_perceptual_term_teaches() -> None:
     """LPIPS of AlexNet: its gradient leads from a blurred view towards the true one."""
     y = pixels_to_float(make_batch(2).target).repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
-    blurred = low_resolution_image(y).requires_grad_()
+    blurred = shrink_and_enlarge(y).requires_grad_()
     term = PerceptualTerm(load_lpips().distance, 1.0, 0.5)
     before = term(blurred, y, torch.tensor([0.1, 0.9]))
     assert before[0] > 0.1
