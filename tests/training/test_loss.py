@@ -120,3 +120,13 @@ def test_the_perceptual_term_teaches() -> None:
         step = blurred - 0.05 * gradient / gradient.abs().amax()
         assert term(step, y, torch.tensor([0.1, 0.9])).sum() < before.sum()
     assert float((gradient[0] * (y - blurred.detach())[0]).sum()) < 0
+
+
+def test_noise_is_added_to_the_target_at_the_published_levels() -> None:
+    batch, net = make_batch(), KnownAnswer(torch.zeros(3, 3, 16, 16))
+    NVLoss()(net, batch, SeededGenerators([1, 2, 3]))
+    generators = SeededGenerators([1, 2, 3])
+    sigma = (generators.randn([]) * 1.6 - 0.8).exp()
+    torch.testing.assert_close(net.sigma, sigma)
+    y = pixels_to_float(batch.target)
+    torch.testing.assert_close(net.dst, y + generators.randn_like(y) * sigma[:, None, None, None])
