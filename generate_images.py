@@ -31,6 +31,7 @@ _MODES = {
     "range_selection": _PAIRS,
     "pairs": _PAIRS,
     "subdirs": _PAIRS,
+    "write_pairs": _PAIRS,
     DATA: (("pairs", "clip"), "data sets"),
     PHOTOGRAPHS: (("image",), "one's own photographs"),
     PATHS: (("image", "clip"), "paths"),
@@ -47,6 +48,13 @@ _MODES = {
 @option("--seeds", section=OUTPUT, type=Seeds(), default="0-7", help="Seed s names pair s and its noise: 1,2,5-10.")
 @batch_option(OUTPUT, default=4)
 @option("--outdir", section=OUTPUT, metavar="DIR", type=click.Path(path_type=Path), help="Where the pictures go.")
+@option(
+    "--write-pairs",
+    section=OUTPUT,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The list of pairs as JSON lines, which --pairs takes.",
+)
 @option("--estimate", section=OUTPUT, is_flag=True, help="Print what it will take, by a short probe; make nothing.")
 @option("--subdirs", section=OUTPUT, is_flag=True, help="One folder per 1000 seeds.")
 @option("--overwrite", section=OUTPUT, is_flag=True, help="Make again what is already there.")
@@ -135,6 +143,7 @@ class Job(Settings):
     preset: str | None
     subdirs: bool
     overwrite: bool
+    write_pairs: Path | None
 
     @classmethod
     def of(cls, options: Mapping[str, Any], **values: Any) -> Job:
@@ -197,14 +206,13 @@ def _follow_path(renderer: PathRenderer, folder: PathFolder, details: dict[str, 
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from metrics.neighbours import NeighbourReport
-    from metrics.truth import TruthReport
+    from metrics.consistency import path_reports
 
     log, path = logging.getLogger("generate_images"), renderer.path
     photograph = path.photograph
     fov = f"{photograph.fov_deg:.1f} degrees ({photograph.fov_from})"
     log.info("%s: %s, %d frames", photograph.name, fov, len(renderer))
-    reports = [NeighbourReport(), *([TruthReport(path.truth)] if path.truth else [])]
+    reports = path_reports(path.truth)
     frames = folder.write(renderer, reports, details)
     with logging_redirect_tqdm():
         for _ in tqdm(frames, total=len(renderer), unit="frame", disable=not processes.is_main):
@@ -218,6 +226,7 @@ def _generate_pairs(job: Job, processes: Processes) -> tuple[Failures, int]:
 
     from tqdm import tqdm
 
+    from datasets.pairs import FramePair, write_pair_lines
     from training.batching import choose_batch
     from training.failures import Failures
     from training.generation import GeneratedBatches, open_sampler
@@ -230,6 +239,8 @@ def _generate_pairs(job: Job, processes: Processes) -> tuple[Failures, int]:
     identity = run_identity(files, job.networks, sampler, job.data)
     details = {"networks": job.networks.by_role, "device": str(processes.device)}
     folder = RunFolder(job.outdir, identity, details, job.subdirs, job.overwrite)
+    if job.write_pairs is not None and processes.is_main:
+        write_pair_lines(job.write_pairs, {seed: FramePair(*dataset.choose(seed)) for seed in job.seeds})
     missing, failures = folder.missing(job.seeds, dataset), Failures()
     mine = processes.share(missing)
     batches = GeneratedBatches(sampler, dataset, mine, choose_batch(job.batch, sampler, len(mine)), failures.add)

@@ -315,3 +315,15 @@ def test_a_pair_list_takes_the_place_of_a_presets_range(data: Path, tmp_path: Pa
     assert result.exit_code == 0, result.output
     (image,) = json.loads((tmp_path / "out" / "run.json").read_text())["images"]
     assert (image["clip"], image["source_index"], image["target_index"]) == ("test-00001", 2, 7)
+
+
+def test_the_list_of_pairs_that_was_used_is_a_pair_list(data: Path, tmp_path: Path) -> None:
+    from datasets.pairs import read_pairs
+
+    listed = tmp_path / "pairs.jsonl"
+    arguments = [*NETWORKS, *FAST, "--data", str(data), "--outdir", str(tmp_path / "out")]
+    result = run(*arguments, "--seeds", "0-2", "--write-pairs", str(listed))
+    assert result.exit_code == 0, result.output
+    images = json.loads((tmp_path / "out" / "run.json").read_text())["images"]
+    expected = [(image["clip"], image["source_index"], image["target_index"]) for image in images]
+    assert read_pairs(listed) == read_pairs(tmp_path / "out") == expected

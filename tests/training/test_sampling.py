@@ -146,12 +146,14 @@ def test_outside_its_interval_guidance_is_off_and_its_network_not_evaluated() ->
 
 def test_noise_on_the_low_resolution_image_is_drawn_anew_in_each_evaluation() -> None:
     net = fill(NVPrecond(**{**vectors()["nets"]["sr"]["init_kwargs"], "noisy_sr": 0.25}))
-    cond, sigma = tensors()["net/sr/cond"], torch.tensor(1.0)
+    conditioning_image, sigma = tensors()["net/sr/cond"], torch.tensor(1.0)
     src, geometry, x = (tensors()[f"net/sr/{name}"] for name in ("src", "geometry", "dst"))
 
     def results() -> list[torch.Tensor]:
         generators = SeededGenerators([1, 2])
-        denoise = guided_denoiser(net, src, geometry, conditioning_image=cond, randn_like=generators.randn_like)
+        denoise = guided_denoiser(
+            net, src, geometry, conditioning_image=conditioning_image, randn_like=generators.randn_like
+        )
         return [denoise(x, sigma), denoise(x, sigma)]
 
     first, second = results()
