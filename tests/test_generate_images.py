@@ -327,3 +327,11 @@ def test_the_list_of_pairs_that_was_used_is_a_pair_list(data: Path, tmp_path: Pa
     images = json.loads((tmp_path / "out" / "run.json").read_text())["images"]
     expected = [(image["clip"], image["source_index"], image["target_index"]) for image in images]
     assert read_pairs(listed) == read_pairs(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("nothing", ["", "none"])
+def test_no_base_network_is_one_line(nothing: str, tmp_path: Path) -> None:
+    from generate_images import main
+
+    message = error_of(main, f"--net={nothing}", "--image=nowhere.png", f"--outdir={tmp_path / 'out'}", "--device=cpu")
+    assert "no base network" in message

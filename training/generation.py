@@ -156,6 +156,8 @@ def open_sampler(
     not go together.
     """
     paths = {role: resolve_network(name) for role, name in files.by_role.items()}
+    if "net" not in paths:
+        raise UserError("there is no base network: give `net` a file, an address or a name")
     dtype = fast_dtype(device) if config.dtype == "auto" else getattr(torch, config.dtype)
     networks = {role: load_network(path, device).freeze(dtype) for role, path in paths.items()}
     if files.compile:
