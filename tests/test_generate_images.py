@@ -13,7 +13,7 @@ from PIL import Image
 from datasets.synthetic import SyntheticClips, write_tree
 from generate_images import main
 from tests.golden import DATA
-from tests.scripts import invoke, run_python
+from tests.scripts import error_of, invoke, run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ["--net", str(DATA / "released-layout-base.pkl"), "--gnet", str(DATA / "released-layout-uncond.pkl")]
@@ -331,7 +331,5 @@ def test_the_list_of_pairs_that_was_used_is_a_pair_list(data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("nothing", ["", "none"])
 def test_no_base_network_is_one_line(nothing: str, tmp_path: Path) -> None:
-    from generate_images import main
-
     message = error_of(main, f"--net={nothing}", "--image=nowhere.png", f"--outdir={tmp_path / 'out'}", "--device=cpu")
     assert "no base network" in message
