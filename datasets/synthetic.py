@@ -161,7 +161,9 @@ class Scene:
 
     def _paper(self, box: torch.Tensor, axis: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """As `_pattern`: bilinear between the pixels of the picture."""
-        size = self.papers.shape[2]
+        assert self.papers is not None
+        assert self.paper_sides is not None
+        papers, size = self.papers, self.papers.shape[2]
         scale = size / self.paper_sides[box, axis]
 
         def corners(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -170,8 +172,8 @@ class Scene:
             return low, low + 1, (t - low)[:, None]
 
         (left, right, x), (top, bottom, y) = corners(u), corners(v)
-        above = torch.lerp(self.papers[box, axis, top, left], self.papers[box, axis, top, right], x)
-        below = torch.lerp(self.papers[box, axis, bottom, left], self.papers[box, axis, bottom, right], x)
+        above = torch.lerp(papers[box, axis, top, left], papers[box, axis, top, right], x)
+        below = torch.lerp(papers[box, axis, bottom, left], papers[box, axis, bottom, right], x)
         return torch.lerp(above, below, y)
 
 

@@ -146,7 +146,7 @@ def read_stored_depth(picture: str | PathLike, height: int, width: int) -> torch
             with open_image(path, ["PNG"]) as image:
                 if not image.mode.startswith("I"):
                     raise ValueError(f"mode {image.mode} where 16-bit grey is expected")
-                depth = np.asarray(image).astype(np.float32) / _PNG_STEPS
+                depth = np.asarray(image).astype(np.float32) / np.float32(_PNG_STEPS)
         if depth.shape != (height, width):
             raise ValueError(f"shape {list(depth.shape)} where the picture's [{height}, {width}] is expected")
         return torch.from_numpy(depth)

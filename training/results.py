@@ -59,7 +59,7 @@ def run_identity(
 
 def network_identity(paths: Mapping[Role, Path], files: NetworkFiles) -> dict[str, Any]:
     """Networks by the SHA-256 of their files, and the depth model by its name."""
-    networks = {role: file_sha256(paths[role]) if role in paths else None for role in ROLES}
+    networks: dict[str, str | None] = {role: file_sha256(paths[role]) if role in paths else None for role in ROLES}
     return {**networks, "depth_model": files.depth_model}
 
 
