@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from datasets.config import DATA, DataConfig, open_pairs
-from dnnlib.cli import Count, Group, batch_option, option, preset_option, settings_options, yielding
+from dnnlib.cli import Count, Group, batch_option, given, option, preset_option, settings_options, yielding
 from dnnlib.util import UserError, atomic_path, writable_directory
 from presets import SAMPLING
 from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
@@ -23,16 +23,13 @@ if TYPE_CHECKING:
     from metrics.saved import SavedViews
     from metrics.table import Table
     from metrics.views import Views
-    from torch_utils.depth import DepthModel
     from torch_utils.distributed import Processes
-    from training.generation import GeneratedBatch
 
 IMAGES, METRICS, WORK, OUTPUT = "Images", "Metrics", "Work", "Output"
 PATH = click.Path(path_type=Path)
 
 BATCH = 64
-DEFAULT_IMAGE_METRICS = ("psnr", "ssim", "lpips")
-DEFAULT_GENERATIVE_METRIC = "fd_efficientnet"
+DEFAULT_REFERENCE_METRIC = "fd_efficientnet"
 
 
 class Names(click.ParamType):
@@ -78,8 +75,11 @@ def image_options(function: Callable) -> Callable:
         option("--batch", section=WORK, type=click.IntRange(min=1), default=BATCH, help="Images at once."),
         option("--seed", section=IMAGES, type=click.IntRange(min=0), default=0, help="Draws them."),
         option("--num", section=IMAGES, type=Count(), metavar="N", help="Only so many of them."),
+        option("--source", section=IMAGES, type=PATH, metavar="DIR", help="... beside source views, where needed,"),
+        option("--target", section=IMAGES, type=PATH, metavar="DIR", help="... beside the true images of these names,"),
+        option("--generated", section=IMAGES, type=PATH, metavar="DIR", help="Other people's images, of any names,"),
         option(
-            "--images", section=IMAGES, type=PATH, metavar="DIR|ZIP", required=True, help="From generate_images.py."
+            "--images", section=IMAGES, type=PATH, metavar="DIR|ZIP", help="From generate_images.py, or pred/ and gt/."
         ),
     ):
         function = decorate(function)
@@ -90,6 +90,13 @@ def judging_options(function: Callable) -> Callable:
     """The options of every command that prints a table."""
     names = "Such as psnr,ssim,lpips,lpips_vgg,tsed,fid,joint_fid."
     for decorate in (
+        option(
+            "--write-pairs",
+            section=OUTPUT,
+            type=PATH,
+            metavar="FILE",
+            help="The list of pairs with their numbers, as JSON lines, which --pairs takes.",
+        ),
         option("--json", "json_file", section=OUTPUT, type=PATH, metavar="FILE", help="The table as JSON, too."),
         option("--allow-few", section=METRICS, is_flag=True, help="Also where there are fewer images than features."),
         option(
@@ -97,6 +104,14 @@ def judging_options(function: Callable) -> Callable:
             section=METRICS,
             type=click.Choice(["warp", "homography"]),
             help="Judge source views moved by depth, or by the rotation alone, too.",
+        ),
+        option(
+            "--bootstrap",
+            section=METRICS,
+            type=click.IntRange(min=0),
+            default=0,
+            metavar="N",
+            help="Intervals of distances between sets of images, from so many resamples.",
         ),
         option("--metrics", section=METRICS, type=Names(), metavar="LIST", help=names),
     ):
@@ -110,11 +125,26 @@ def main() -> None:
 
     \b
     python calculate_metrics.py gen --preset=vivid-tiny --num=100
+    python calculate_metrics.py gen --protocol=list
     torchrun --nproc_per_node=8 -- calculate_metrics.py gen --preset=vivid --data=DIR --range-selection=mid
     python calculate_metrics.py calc --images=out
     python calculate_metrics.py calc --images=out --metrics=fid,joint_fid,tsed --json=metrics.json
+    python calculate_metrics.py calc --generated=theirs --target=truth
+    python calculate_metrics.py compare out-a out-b --outdir=differences
     python calculate_metrics.py show --images=out
     """
+
+
+def list_protocols(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
+    """``--protocol list`` prints them; any other name must be one of them."""
+    if name is None or ctx.resilient_parsing:
+        return name
+    from metrics.protocols import PROTOCOLS, find_protocol
+
+    if name == "list":
+        click.echo("\n\n".join(protocol.describe() for protocol in PROTOCOLS.values()))
+        ctx.exit()
+    return find_protocol(name).name
 
 
 @main.command()
@@ -122,91 +152,44 @@ def main() -> None:
 @settings_options(NetworkFiles)
 @settings_options(SamplingConfig)
 @settings_options(DataConfig, only=("data", "split", "range_selection", "pairs"))
+@option(
+    "--protocol",
+    section=DATA,
+    metavar="NAME|list",
+    is_eager=True,
+    callback=list_protocols,
+    help="Pairs and metrics as a paper has them.",
+)
 @option("--num", section=DATA, type=Count(), default="10000", metavar="N", help="How many pairs.")
 @option("--seed", section=DATA, type=click.IntRange(min=0), default=0, help="The first of them; seed s names pair s.")
 @judging_options
 @work_options
 @batch_option(WORK, default=BATCH)
 @option("--outdir", section=OUTPUT, type=PATH, metavar="DIR", help="Keep the pictures, as generate_images.py does.")
-def gen(
-    metrics: list[str] | None, allow_few: bool, baseline: str | None, json_file: Path | None, **options: Any
-) -> None:
+def gen(json_file: Path | None, write_pairs: Path | None, **options: Any) -> None:
     """Metrics of novel views made on the spot, for pairs of a data set."""
-    from tqdm import tqdm
-
-    from metrics.runner import Evaluation
-    from torch_utils.depth import choose_depth_model
+    from metrics.generated import GenerationJob, judge_generated
     from torch_utils.distributed import start_processes
-    from training.batching import choose_batch
     from training.failures import Failures
-    from training.generation import GeneratedBatches, open_sampler
-    from training.results import RunFolder, generate_into, run_identity
 
     processes = start_processes(options["device"])
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
-    options = yielding(options, "range_selection", to="pairs")
-    networks, data = NetworkFiles.of(options), DataConfig.of(options, seed=0)
-    dataset = open_pairs(data)
-    logging.info("%s: %s", data.data, dataset.summary())
-    count = options["num"] if data.pairs is None else min(options["num"], len(dataset))
-    sampler, files = open_sampler(networks, SamplingConfig.of(options), processes.device)
-
-    weights, notes = dict(options["weights"]), []
-    if metrics is None:
-        metrics, notes = default_metrics(True, count, allow_few, weights)
-    judge = {"device": processes.device, "weights": weights, "allow_few": allow_few, "workers": options["workers"]}
-    evaluation = Evaluation(metrics, **judge)
-    evaluation.check_count(count)
-    warp = baseline == "warp" or evaluation.needs("visible")
-    depth_model = choose_depth_model(options["depth_model"], warp, processes.device)
-    seeds, folder, failures = range(options["seed"], options["seed"] + count), None, Failures()
-    missing = list(seeds)
-    if options["outdir"] is not None:
-        identity = run_identity(files, networks, sampler, data)
-        folder = RunFolder(options["outdir"], identity, {"networks": networks.by_role, "device": str(processes.device)})
-        missing = folder.missing(seeds, dataset)
-    mine = processes.share(missing)
-    most = min(len(mine), BATCH)  # metrics take memory, which no probe sees
-    batch_size = choose_batch(options["batch"], sampler, most)
-    batches = made = GeneratedBatches(sampler, dataset, mine, batch_size, failures.add)
-    if folder is not None:
-        there = processes.share(sorted({*seeds} - {*missing}))
-        made = chain(
-            generate_into(folder, batches, seeds, processes, failures),
-            folder.load(there, batch_size, dataset, sampler.resolution),
-        )
-    for batch in tqdm(made, total=len(batches), unit="batch", disable=not processes.is_main):
-        views = views_of(batch)
-        if warp:
-            views = views.with_depth(depth_of(batch, depth_model, processes.device))
-        evaluation.update(views.with_homography() if baseline == "homography" else views)
-    evaluation.gather(processes)
-    failures.gather(processes)
-    if processes.is_main and len(failures.reasons) < count:
-        tell(evaluation.compute(options["range_selection"] or "", notes), json_file)
+    ctx = click.get_current_context()
+    if options["protocol"] and given(ctx, "range_selection"):
+        raise UserError("a protocol has a range of its own: leave --range-selection out")
+    for name in ("pairs", "protocol"):
+        options = yielding(options, "range_selection", to=name)
+    networks, sampling, data = (
+        NetworkFiles.of(options), SamplingConfig.of(options), DataConfig.of(options, seed=0)
+    )  # fmt: skip
+    job = GenerationJob.of(options, networks=networks, sampling=sampling, data=data, most_at_once=BATCH)
+    failures = Failures()
+    table, count = judge_generated(job, processes, failures)
+    if processes.is_main and table is not None:
+        tell(table, json_file, write_pairs)
     processes.close()
     if processes.is_main:
         failures.check(count)
-
-
-def views_of(batch: GeneratedBatch) -> Views:
-    """Generated images, beside the truth, as the metrics take them."""
-    import torch
-
-    from metrics.views import Views
-
-    source, target = (torch.stack([getattr(pair, role).image for pair in batch.pairs]) for role in ("source", "target"))
-    cameras = [(pair.source.camera, pair.target.camera) for pair in batch.pairs]
-    return Views(batch.seeds, batch.images, target, source, cameras)
-
-
-def depth_of(batch: GeneratedBatch, model: DepthModel | None, device: torch.device) -> torch.Tensor:
-    """z-depth of a batch's source views, [N, 1, R, R]: the model's, or what they carry."""
-    import torch
-
-    if model is None:
-        return torch.stack([pair.source.depth for pair in batch.pairs])[:, None]
-    return model(torch.stack([pair.source.image for pair in batch.pairs]).to(device)).cpu()
 
 
 @main.command()
@@ -214,30 +197,40 @@ def depth_of(batch: GeneratedBatch, model: DepthModel | None, device: torch.devi
 @judging_options
 @option("--ref", section=METRICS, type=PATH, metavar="FILE", help="Compare with these statistics; see ref.")
 @option("--depth-model", section=METRICS, metavar="NAME|DIR", help="Depth of views: small, base, large, DIR, or file.")
+@option("--pairs", section=IMAGES, type=PATH, metavar="FILE", help="Only the pairs of this list.")
 def calc(
     metrics: list[str] | None,
     ref: Path | None,
-    allow_few: bool,
     baseline: str | None,
     depth_model: str | None,
     json_file: Path | None,
+    write_pairs: Path | None,
+    pairs: Path | None,
     **options: Any,
 ) -> None:
-    """Metrics of images that generate_images.py wrote."""
+    """Metrics of images that generate_images.py wrote, or that lie in other people's folders."""
+    from datasets.pairs import read_pairs
+    from metrics.choice import default_metrics
     from metrics.reference import load_reference
     from metrics.runner import Evaluation
 
     processes, saved = start(options)
     weights, notes = dict(options["weights"]), []
+    if pairs is not None:
+        wanted = read_pairs(pairs)
+        saved = saved.listed(wanted)
+        notes = [f"{len(saved)} of {len(wanted)} listed pairs are here"]
     if metrics is None:
-        metrics, notes = default_metrics(saved.has_cameras, len(saved), allow_few, weights)
+        metrics, left_out = default_metrics(saved.has_cameras, len(saved), options["allow_few"], weights)
+        notes += left_out
     evaluation = Evaluation(
         metrics,
         device=processes.device,
         weights=weights,
         reference=None if ref is None else load_reference(ref),
-        allow_few=allow_few,
+        allow_few=options["allow_few"],
         workers=options["workers"],
+        bootstrap=options["bootstrap"],
     )
     evaluation.check_count(len(saved))
     with_depth = depth_adder(depth_model, baseline == "warp" or evaluation.needs("visible"), saved, processes.device)
@@ -247,48 +240,64 @@ def calc(
         evaluation.update(views.with_homography() if baseline == "homography" else views)
     evaluation.gather(processes)
     if processes.is_main:
-        tell(evaluation.compute(saved.range_selection, notes), json_file)
+        table = evaluation.compute(saved.range_selection, notes)
+        tell(replace(table, pairs=saved.pairs, run={"images": saved.where, **saved.options}), json_file, write_pairs)
     processes.close()
 
 
-def tell(table: Table, json_file: Path | None) -> None:
-    """Print the table; write it as JSON where asked to."""
+def tell(table: Table, json_file: Path | None, pairs_file: Path | None) -> None:
+    """Print the table; write it as JSON, and the list of pairs, where asked to."""
     click.echo(table.to_text())
     if json_file is not None:
         with atomic_path(json_file) as temporary:
             temporary.write_text(json.dumps(table.to_dict(), indent=1, allow_nan=False) + "\n")
+    if pairs_file is not None:
+        table.write_pairs(pairs_file)
 
 
 @main.command()
 @image_options
+@settings_options(DataConfig, only=("data", "split", "range_selection", "pairs"))
+@option("--resolution", section=DATA, type=click.IntRange(min=1), default=256, help="Side of the views of a data set.")
 @option(
     "--metrics",
     section=METRICS,
     type=Names(),
     metavar="LIST",
-    default=DEFAULT_GENERATIVE_METRIC,
+    default=DEFAULT_REFERENCE_METRIC,
     help="What it is for.",
 )
 @option("--dest", section=OUTPUT, type=PATH, metavar="FILE", required=True, help="Where the statistics go, as npz.")
 def ref(metrics: list[str], dest: Path, **options: Any) -> None:
-    """Statistics of the true targets, to compare other images with."""
+    """Statistics of the true targets, of a folder or of a data set, to compare other images with."""
     from metrics.definitions import FEATURE_METRICS
     from metrics.detectors import load_detectors
+    from metrics.generated import true_views
     from metrics.reference import build_reference
+    from torch_utils.distributed import start_processes
 
-    processes, saved = start(options)
     wrong = [name for name in metrics if name not in FEATURE_METRICS or FEATURE_METRICS[name].keeps_features]
     if wrong:
         known = [name for name, metric in FEATURE_METRICS.items() if not metric.keeps_features]
         raise UserError(f"there are no statistics for {', '.join(wrong)}; known are {', '.join(known)}")
+    data, resolution = DataConfig.of(options), options.pop("resolution")
+    if any(options[name] is not None for name in ("images", "target")):
+        options["generated"] = options["generated"] or options["target"]
+        processes, saved = start(options)
+        count, views = len(saved), batches(saved, options)
+    else:
+        processes = start_processes(options["device"])
+        dataset = open_pairs(data, resolution)
+        count = options["num"] or len(dataset)
+        views = true_views(dataset, range(count), options["batch"])
     wanted = {FEATURE_METRICS[name].reference_name: FEATURE_METRICS[name].detector for name in metrics}
     networks = load_detectors(wanted.values(), processes.device, dict(options["weights"]))
     reference = build_reference(
-        ((views.target, views.source) for views in batches(saved, options)),
+        ((batch.target, batch.source) for batch in views),
         {name: networks[detector] for name, detector in wanted.items()},
     )
     reference.save(dest)
-    click.echo(f"{dest}: statistics of {len(saved)} images, {', '.join(wanted)}")
+    click.echo(f"{dest}: statistics of {count} images, {', '.join(wanted)}")
     processes.close()
 
 
@@ -300,13 +309,14 @@ def ref(metrics: list[str], dest: Path, **options: Any) -> None:
 def show(metrics: list[str] | None, count: int, outdir: Path, **options: Any) -> None:
     """Pictures: worst, median and best samples of each metric, and each metric against the frame gap."""
     from dnnlib.imaging import save_png
+    from metrics.choice import IMAGE_DEFAULTS
     from metrics.definitions import IMAGE_METRICS
     from metrics.gallery import samples_sheet, save_gap_plot
     from metrics.runner import Evaluation
 
     processes, saved = start(options)
     if metrics is None:
-        metrics = [*DEFAULT_IMAGE_METRICS, *(["tsed"] if saved.has_cameras else [])]
+        metrics = [*IMAGE_DEFAULTS, *(["tsed"] if saved.has_cameras else [])]
     unknown = [name for name in metrics if name not in IMAGE_METRICS]
     if unknown:
         raise UserError(f"{', '.join(unknown)} has no number for a single image; known are {', '.join(IMAGE_METRICS)}")
@@ -325,13 +335,73 @@ def show(metrics: list[str] | None, count: int, outdir: Path, **options: Any) ->
     processes.close()
 
 
-def start(options: dict[str, Any]) -> tuple[Processes, SavedViews]:
-    """This process, and the images that the options choose."""
+@main.command()
+@click.argument("first", metavar="A", type=PATH)
+@click.argument("second", metavar="B", type=PATH)
+@option("--metrics", section=METRICS, type=Names(), default="psnr,ssim,lpips", metavar="LIST", help="Of folders.")
+@option(
+    "--count", section=OUTPUT, type=click.IntRange(min=1), default=3, help="So many pairs that differ most each way."
+)
+@option("--json", "json_file", section=OUTPUT, type=PATH, metavar="FILE", help="The table as JSON, too.")
+@option(
+    "--outdir", section=OUTPUT, type=PATH, metavar="DIR", help="Pictures of the pairs that differ most; of folders."
+)
+@option("--batch", section=WORK, type=click.IntRange(min=1), default=BATCH, help="Images at once.")
+@work_options
+def compare(
+    first: Path,
+    second: Path,
+    metrics: list[str],
+    count: int,
+    json_file: Path | None,
+    outdir: Path | None,
+    **options: Any,
+) -> None:
+    """Paired differences of two runs over one list of pairs.
+
+    A and B are folders of generate_images.py, or files that --write-pairs or --json wrote.
+    """
+    from dnnlib.imaging import save_png
+    from metrics.compare import compare as compare_numbers
+    from metrics.compare import per_pair, read_per_pair, to_json, to_text
+    from metrics.gallery import compared_sheet
+    from metrics.runner import Evaluation
     from metrics.saved import open_results
     from torch_utils.distributed import start_processes
 
     processes = start_processes(options["device"])
-    return processes, open_results(options["images"]).choose(options["num"], options["seed"])
+    runs = [open_results(path) if path.is_dir() or path.suffix == ".zip" else None for path in (first, second)]
+    if outdir is not None and None in runs:
+        raise UserError("pictures need the folders of both runs: leave --outdir out, or give folders")
+    numbers = []
+    for path, saved in zip((first, second), runs, strict=True):
+        if saved is None:
+            numbers.append(read_per_pair(path))
+            continue
+        how = {"device": processes.device, "weights": dict(options["weights"]), "workers": options["workers"]}
+        evaluation = Evaluation(metrics, **how)
+        for views in batches(saved, options):
+            evaluation.update(views)
+        numbers.append(per_pair(replace(evaluation.compute(), pairs=saved.pairs)))
+    found = compare_numbers(*numbers, most=count)
+    click.echo(to_text(found))
+    if json_file is not None:
+        with atomic_path(json_file) as temporary:
+            temporary.write_text(to_json(found) + "\n")
+    if outdir is not None:
+        save_png(writable_directory(outdir) / "differences.png", compared_sheet(*runs, found))
+        click.echo(outdir / "differences.png")
+    processes.close()
+
+
+def start(options: dict[str, Any]) -> tuple[Processes, SavedViews]:
+    """This process, and the images that the options choose."""
+    from metrics.folders import open_saved
+    from torch_utils.distributed import start_processes
+
+    processes = start_processes(options["device"])
+    saved = open_saved(*(options[name] for name in ("images", "generated", "target", "source")))
+    return processes, saved.choose(options["num"], options["seed"])
 
 
 def depth_adder(name: str | None, needed: bool, saved: SavedViews, device: torch.device) -> Callable[[Views], Views]:
@@ -344,25 +414,6 @@ def depth_adder(name: str | None, needed: bool, saved: SavedViews, device: torch
     if model is None:
         return lambda views: views.with_depth(saved.stored_depth(views))
     return lambda views: views.with_depth(model(views.source.to(device)).cpu())
-
-
-def default_metrics(
-    has_cameras: bool, count: int, allow_few: bool, weights: Mapping[str, str]
-) -> tuple[list[str], list[str]]:
-    """What is computed unless told otherwise, none of which needs a download, and what is left out and why."""
-    from metrics.runner import Evaluation
-
-    names, left_out = list(DEFAULT_IMAGE_METRICS), []
-    if has_cameras:
-        names.append("tsed")
-    else:
-        left_out.append("left out: tsed needs run.json of generate_images, which tells the cameras")
-    try:
-        Evaluation([DEFAULT_GENERATIVE_METRIC], weights=weights, allow_few=allow_few).check_count(count)
-        names.append(DEFAULT_GENERATIVE_METRIC)
-    except UserError as error:
-        left_out.append(f"left out: {error}")
-    return names, left_out
 
 
 def batches(saved: SavedViews, options: dict[str, Any], visible: bool = True) -> Iterable[Views]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from datasets.config import DATA, DataConfig, open_pairs
 from datasets.path_config import PATHS, PHOTOGRAPHS, PathConfig, open_paths
 from dnnlib.cli import Command, Seeds, batch_option, given, option, preset_option, settings_options, yielding
 from dnnlib.settings import Settings
+from dnnlib.text_files import read_json
 from dnnlib.util import STORED, UserError
 from presets import SAMPLING
 from training.path_config import RenderConfig
@@ -30,6 +31,7 @@ _MODES = {
     "range_selection": _PAIRS,
     "pairs": _PAIRS,
     "subdirs": _PAIRS,
+    "write_pairs": _PAIRS,
     DATA: (("pairs", "clip"), "data sets"),
     PHOTOGRAPHS: (("image",), "one's own photographs"),
     PATHS: (("image", "clip"), "paths"),
@@ -46,6 +48,13 @@ _MODES = {
 @option("--seeds", section=OUTPUT, type=Seeds(), default="0-7", help="Seed s names pair s and its noise: 1,2,5-10.")
 @batch_option(OUTPUT, default=4)
 @option("--outdir", section=OUTPUT, metavar="DIR", type=click.Path(path_type=Path), help="Where the pictures go.")
+@option(
+    "--write-pairs",
+    section=OUTPUT,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The list of pairs as JSON lines, which --pairs takes.",
+)
 @option("--estimate", section=OUTPUT, is_flag=True, help="Print what it will take, by a short probe; make nothing.")
 @option("--subdirs", section=OUTPUT, is_flag=True, help="One folder per 1000 seeds.")
 @option("--overwrite", section=OUTPUT, is_flag=True, help="Make again what is already there.")
@@ -64,6 +73,7 @@ def main(**options: Any) -> None:
     from torch_utils.distributed import start_processes
 
     _check_mode(click.get_current_context())
+    options = _recalled(click.get_current_context(), options)
     job = Job.of(yielding(options, "range_selection", to="pairs"))
     processes = start_processes(options["device"])
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
@@ -95,6 +105,29 @@ def _check_mode(ctx: click.Context) -> None:
         raise UserError(f"{params['samples']} samples need as many seeds; --seeds has {len(params['seeds'])}")
 
 
+def _recalled(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with what a `trajectory.json` that is given back was made with, where they do not say otherwise.
+
+    Its networks' settings count for the same network and preset alone.
+    """
+    path = Path(options["trajectory"])
+    if not options["images"] or path.suffix != ".json" or not path.is_file():
+        return options
+    document = read_json(path)
+    if not isinstance(document, dict) or "exact" not in document:
+        return options
+    names = {field.name for field in fields(RenderConfig)} - {"export", "samples"}
+    if (options["net"], options["preset"]) == (document.get("net"), document.get("preset")):
+        names |= {field.name for part in (NetworkFiles, SamplingConfig) for field in fields(part)} - {"net"}
+    values = {name: document[name] for name in names if name in document and not given(ctx, name)}
+    if not given(ctx, "seeds") and not given(ctx, "samples"):
+        values |= {"seeds": document["seeds"], "samples": len(document["seeds"])}
+    numbers = {"inf": float("inf"), "-inf": -float("inf")}
+    values = {name: numbers.get(value, value) if isinstance(value, str) else value for name, value in values.items()}
+    tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list) and name != "seeds"}
+    return {**options, **values, **tuples}
+
+
 @dataclass(frozen=True)
 class Job(Settings):
     """What the command was asked for, as values."""
@@ -107,8 +140,10 @@ class Job(Settings):
     seeds: list[int]
     batch: int | str
     outdir: Path
+    preset: str | None
     subdirs: bool
     overwrite: bool
+    write_pairs: Path | None
 
     @classmethod
     def of(cls, options: Mapping[str, Any], **values: Any) -> Job:
@@ -151,7 +186,7 @@ def _follow_paths(job: Job, processes: Processes) -> tuple[Failures, int]:
     networks = network_identity(files, job.networks)
     samples, frames = job.render.samples, job.path.frames
     batch = choose_batch(job.batch, sampler, frames and frames * samples)
-    details = asdict(job.networks)
+    details = {**asdict(job.networks), "preset": job.preset}
     paths, failures = open_paths(job.path, job.data, sampler.resolution, sampler.net.typical_depth), Failures()
     for name in processes.share(list(paths)):
         folder = job.outdir / (name if len(paths) > 1 else "")
@@ -171,14 +206,13 @@ def _follow_path(renderer: PathRenderer, folder: PathFolder, details: dict[str, 
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from metrics.neighbours import NeighbourReport
-    from metrics.truth import TruthReport
+    from metrics.consistency import path_reports
 
     log, path = logging.getLogger("generate_images"), renderer.path
     photograph = path.photograph
     fov = f"{photograph.fov_deg:.1f} degrees ({photograph.fov_from})"
     log.info("%s: %s, %d frames", photograph.name, fov, len(renderer))
-    reports = [NeighbourReport(), *([TruthReport(path.truth)] if path.truth else [])]
+    reports = path_reports(path.truth)
     frames = folder.write(renderer, reports, details)
     with logging_redirect_tqdm():
         for _ in tqdm(frames, total=len(renderer), unit="frame", disable=not processes.is_main):
@@ -192,6 +226,7 @@ def _generate_pairs(job: Job, processes: Processes) -> tuple[Failures, int]:
 
     from tqdm import tqdm
 
+    from datasets.pairs import FramePair, write_pair_lines
     from training.batching import choose_batch
     from training.failures import Failures
     from training.generation import GeneratedBatches, open_sampler
@@ -204,6 +239,8 @@ def _generate_pairs(job: Job, processes: Processes) -> tuple[Failures, int]:
     identity = run_identity(files, job.networks, sampler, job.data)
     details = {"networks": job.networks.by_role, "device": str(processes.device)}
     folder = RunFolder(job.outdir, identity, details, job.subdirs, job.overwrite)
+    if job.write_pairs is not None and processes.is_main:
+        write_pair_lines(job.write_pairs, {seed: FramePair(*dataset.choose(seed)) for seed in job.seeds})
     missing, failures = folder.missing(job.seeds, dataset), Failures()
     mine = processes.share(missing)
     batches = GeneratedBatches(sampler, dataset, mine, choose_batch(job.batch, sampler, len(mine)), failures.add)

@@ -42,6 +42,7 @@ RUN, DATA, NETWORK, LEARNING, SPEED, REPORTS = "Run", "Data", "Network", "Learni
 @option("--depth-model", section=DATA, metavar="NAME|DIR", help="Depth of views: small, base, large, DIR, or file.")
 @option("--single-image-mix", section=DATA, type=float, default=0.0, help="Share of pairs from photographs, [0, 1).")
 @option("--single-image-data", section=DATA, metavar="DIR", help="Their folder.  [default: SingleImages in --data]")
+@option("--synthetic-mix", section=DATA, type=float, default=0.0, help="Share from rooms papered with them, [0, 1).")
 @option("--resolution", "img_resolution", section=NETWORK, type=int, default=64, help="Side of the images.")
 @option("--channels", "model_channels", section=NETWORK, type=int, default=128, help="Channels of the first level.")
 @option("--channel-mult", section=NETWORK, type=IntList(), default="1,2,3,4", help="Channels of the levels, relative.")

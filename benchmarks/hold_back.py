@@ -1,7 +1,7 @@
 """Hold maps back from training, to choose settings on: a data folder whose `test` is a part of another's `train`.
 
-python benchmarks/hold_back.py --data=../shared/arena --out=runs/arena
-python benchmarks/demo_model.py --preset=vivid-tiny --data=runs/arena --split=test --range-selection=16-33
+python -m benchmarks.hold_back --data=../shared/arena --out=runs/arena
+python -m benchmarks.demo_model --preset=vivid-tiny --data=runs/arena --split=test --range-selection=16-33
 
 Only indices are written, and links to the chunks: pixelSplat's layout. The test split of the data itself is not used.
 """

@@ -55,9 +55,9 @@ def evaluation(config: str, batch: int, device: str, make: Callable[[str], NVPre
     """One evaluation of a network, which `make` makes of its name."""
     net, side = make(config), CONFIGS[config]["img_resolution"]
     torch.manual_seed(0)
-    src, dst, low = torch.randn(3, batch, 3, side, side, device=device)
+    src, dst, conditioning_image = torch.randn(3, batch, 3, side, side, device=device)
     sigma, geometry = torch.ones(batch, device=device), torch.randn(batch, GEOMETRY_DIM, device=device)
-    return lambda: net(src, dst, sigma, geometry, low if net.super_res else None)
+    return lambda: net(src, dst, sigma, geometry, conditioning_image if net.super_res else None)
 
 
 def sample(steps: int, batch: int, make: Callable[[str], NVPrecond]) -> Callable[[], torch.Tensor]:

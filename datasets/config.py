@@ -10,6 +10,7 @@ from dnnlib.util import STORED, UserError, parse_range_selection
 
 if TYPE_CHECKING:
     from datasets.pairs import PairDataset
+    from datasets.single_image import SingleImages
 
 DATA = "Data"
 
@@ -27,6 +28,7 @@ class DataConfig(Settings):
         depth_model: STORED has the views carry the depth that lies beside the frames; of others nothing is read here.
         single_image_mix: share of pairs from single photographs, [0, 1); single_image_data: their folder, by default
             the published place, `data`/SingleImages.
+        synthetic_mix: share of pairs of `datasets.synthetic`, rooms papered with the photographs, [0, 1).
     """
 
     data: str = setting("data", "RealEstate10K, see docs/data.md.", section=DATA, metavar="DIR")
@@ -42,6 +44,10 @@ class DataConfig(Settings):
     single_image_mix: float = setting(0.0, "Share of pairs from photographs, [0, 1).", section=DATA, within="[0, 1)")
     single_image_data: str | None = setting(
         None, "Folder of photographs.  [default: SingleImages in --data]", section=DATA, metavar="DIR"
+    )
+
+    synthetic_mix: float = setting(
+        0.0, "Share of pairs from rooms papered with photographs, [0, 1).", section=DATA, within="[0, 1)"
     )
 
     def __post_init__(self) -> None:
@@ -69,11 +75,26 @@ def open_pairs(config: DataConfig, resolution: int | None = None) -> PairDataset
     listed = None if config.pairs is None else read_pairs(config.pairs)
     how: dict[str, Any] = {"seed": config.seed, "pairs": listed, "depth": config.stored_depth}
     clips = RealEstate10K(config.data, config.split, config.range_selection, resolution, **how)
-    if not config.single_image_mix:
+    if not (config.single_image_mix or config.synthetic_mix):
         return clips
-    from datasets.single_image import Mixed, SingleImages
-
     if resolution is None:
         raise ValueError("photographs are cut to a resolution: give one")
+    from datasets.single_image import SingleImages
+
     folder = config.single_image_data or f"{config.data}/SingleImages"
-    return Mixed(clips, SingleImages(folder, resolution, seed=config.seed), config.single_image_mix, seed=config.seed)
+    return _mixed(clips, SingleImages(folder, resolution, seed=config.seed), config, resolution)
+
+
+def _mixed(clips: PairDataset, photographs: SingleImages, config: DataConfig, resolution: int) -> PairDataset:
+    """Clips with their shares of turned photographs and of rooms."""
+    from datasets.single_image import Mixed
+
+    pairs = clips
+    if config.single_image_mix:
+        pairs = Mixed(pairs, photographs, config.single_image_mix, seed=config.seed)
+    if config.synthetic_mix:
+        from datasets.synthetic import Synthetic
+
+        rooms = Synthetic("train", config.range_selection, resolution, seed=config.seed, photographs=photographs)
+        pairs = Mixed(pairs, rooms, config.synthetic_mix, seed=config.seed, purpose="papered room")
+    return pairs

@@ -188,11 +188,16 @@ def read_pairs(path: str | PathLike, context: str = "first") -> list[FramePair]:
     return [pair for pair, _ in read_pair_rows(path, context)]
 
 
+def pair_file(path: str | PathLike) -> Path:
+    """The file that holds a pair list: the path, or ``run.json`` of a folder."""
+    return Path(path, "run.json") if Path(path).is_dir() else Path(path)
+
+
 def read_pair_rows(path: str | PathLike, context: str = "first") -> list[tuple[FramePair, int]]:
     """The same; each pair with the place of its target in its row, which says what kind of target it is."""
     if context not in CONTEXTS:
         raise UserError(f"context is one of {', '.join(CONTEXTS)}, not {context}")
-    file = Path(path, "run.json") if Path(path).is_dir() else Path(path)
+    file = pair_file(path)
     try:
         rows = list(_rows(read_text(file), file, context))
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:

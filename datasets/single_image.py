@@ -63,11 +63,15 @@ class SingleImages(PairDataset):
         return len(self._numbers)
 
     def __getitem__(self, k: int) -> Pair:
-        number = self._numbers[visit(len(self), self.seed, k)]
-        photograph = _read_photograph(self._clips, number).to(torch.float32)
+        chosen = visit(len(self), self.seed, k)
+        number, photograph = self._numbers[chosen], self.photograph(chosen).to(torch.float32)
         numbers = random_uniform("virtual views", self.seed, k, count=8).tolist()
         source, target = (_draw_view(photograph, *four) for four in (numbers[:4], numbers[4:]))
         return Pair(source, target, self._clips.names[number], 0, 1).square(self.resolution)
+
+    def photograph(self, number: int) -> torch.Tensor:
+        """The one of this number, among those that can be read: uint8 [3, 512, 512], its centre."""
+        return _read_photograph(self._clips, self._numbers[number])
 
     def summary(self) -> str:
         return self._with_skipped(f"{len(self)} photographs")
@@ -90,26 +94,35 @@ class SingleImages(PairDataset):
 
 
 class Mixed(PairDataset):
-    """`dataset` with a share of single photographs: item k is `singles[k]` with probability `fraction`.
+    """`dataset` with a share of others: item k is `others[k]` with probability `fraction`.
 
-    Whether it is depends on (seed, k) alone, so all processes agree. Raises UserError unless 0 <= fraction < 1.
+    Whether it is depends on (`purpose`, seed, k) alone, so all processes agree. Raises UserError unless
+    0 <= fraction < 1.
     """
 
-    def __init__(self, dataset: PairDataset, singles: PairDataset, fraction: float, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: PairDataset,
+        others: PairDataset,
+        fraction: float,
+        *,
+        seed: int = 0,
+        purpose: str = "single photograph",
+    ) -> None:
         super().__init__()
         if not 0 <= fraction < 1:
-            raise UserError(f"the share of single photographs is {fraction}; it must be at least 0 and below 1")
-        self.dataset, self.singles, self.fraction, self.seed = dataset, singles, fraction, seed
+            raise UserError(f"the share of {purpose}s is {fraction}; it must be at least 0 and below 1")
+        self.dataset, self.others, self.fraction, self.seed, self.purpose = dataset, others, fraction, seed, purpose
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, k: int) -> Pair:
-        single = random_uniform("single photograph", self.seed, k)[0] < self.fraction
-        return (self.singles if single else self.dataset)[k]
+        other = random_uniform(self.purpose, self.seed, k)[0] < self.fraction
+        return (self.others if other else self.dataset)[k]
 
     def summary(self) -> str:
-        return f"{self.dataset.summary()}; mixed with {self.fraction:.0%} from {self.singles.summary()}"
+        return f"{self.dataset.summary()}; mixed with {self.fraction:.0%} from {self.others.summary()}"
 
 
 def virtual_view(photograph: torch.Tensor, rotation: torch.Tensor, crop: int) -> View:

@@ -7,10 +7,11 @@ import json
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,13 +27,25 @@ from torch_utils.warping import euler_rotation
 _BOXES = 9  # besides the room
 _WAVES = 4  # on each face
 _SAMPLES = 2  # rays per pixel and axis
+_PAPER, _PHOTOGRAPH_SIDE = 128, 512  # pixels, of the crops that faces are covered with and of what they are cut from
+_LIGHT = torch.tensor([0.85, 1.0, 0.7])  # by axis of a box, so that edges show
 _FRAME_US = 33367  # 30 frames a second
+
+
+class Photographs(Protocol):
+    """A numbered supply of photographs; `datasets.single_image.SingleImages` is one."""
+
+    def __len__(self) -> int: ...
+
+    def photograph(self, number: int) -> torch.Tensor:
+        """Uint8 [3, 512, 512]."""
 
 
 class Synthetic(ClipPairs):
     """Pairs of views of `clips` synthetic clips of 64 frames, rendered on request, with depth.
 
-    The scenes depend on the split alone; `seed` chooses the pairs, as in `ClipPairs`, whose arguments the others are.
+    The scenes depend on the split alone, and on the photographs that they are papered with, if any; `seed` chooses the
+    pairs, as in `ClipPairs`, whose arguments the others are.
     """
 
     def __init__(
@@ -44,20 +57,30 @@ class Synthetic(ClipPairs):
         seed: int = 0,
         pairs: Sequence[FramePair] | None = None,
         clips: int = 1000,
+        photographs: Photographs | None = None,
     ) -> None:
-        rooms = SyntheticClips(split, clips, width=resolution, height=resolution)
+        rooms = SyntheticClips(split, clips, width=resolution, height=resolution, photographs=photographs)
         super().__init__(rooms, range_selection, resolution, seed=seed, pairs=pairs)
 
 
 class SyntheticClips:
     """`count` walks through rooms; see `datasets.clips.Clips`."""
 
-    def __init__(self, split: str, count: int, *, frames: int = 64, width: int = 64, height: int = 64) -> None:
+    def __init__(
+        self,
+        split: str,
+        count: int,
+        *,
+        frames: int = 64,
+        width: int = 64,
+        height: int = 64,
+        photographs: Photographs | None = None,
+    ) -> None:
         self.names = [f"{split}-{number:05d}" for number in range(count)]
-        self._frames, self._width, self._height = frames, width, height
+        self._frames, self._width, self._height, self._photographs = frames, width, height, photographs
 
     def open(self, number: int) -> SyntheticClip:
-        return SyntheticClip(self.names[number], range(self._frames), self._width, self._height)
+        return SyntheticClip(self.names[number], range(self._frames), self._width, self._height, self._photographs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +91,12 @@ class SyntheticClip:
     frames: Sequence[int]
     width: int
     height: int
+    photographs: Photographs | None = None
 
     @cached_property
     def scene(self) -> Scene:
-        return random_scene(self._generator("scene"))
+        scene = random_scene(self._generator("scene"))
+        return scene if self.photographs is None else papered(scene, self.photographs, self._generator("paper"))
 
     @cached_property
     def cameras(self) -> torch.Tensor:
@@ -98,6 +123,8 @@ class Scene:
         turns: [B, 3, 3], from the axes of the box to those of the world.
         colors: [B, 3, 2, 3], for each axis of a box, the two colours, 0 .. 255, of the faces across it.
         waves: [B, 3, W, 3], for each axis, waves (k_u, k_v, phase) whose sum makes the pattern.
+        papers: None, or what covers the faces across each axis instead: pictures, 0 .. 255, [B, 3, T, T, 3].
+        paper_sides: [B, 3], the side of a picture in units; it is repeated, every second time mirrored.
     """
 
     centers: torch.Tensor
@@ -105,6 +132,8 @@ class Scene:
     turns: torch.Tensor
     colors: torch.Tensor
     waves: torch.Tensor
+    papers: torch.Tensor | None = None
+    paper_sides: torch.Tensor | None = None
 
     def cast(self, origin: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What rays [P, 3] from a point [3] within the room hit first: distance [P] and colour [P, 3]."""
@@ -121,10 +150,31 @@ class Scene:
         axis = enter_axis[ray, box]
         point = start[box] + distance[:, None] * step[ray, box]
         u, v = (point[ray, (axis + shift) % 3] for shift in (1, 2))
+        return distance, (self._pattern if self.papers is None else self._paper)(box, axis, u, v)
+
+    def _pattern(self, box: torch.Tensor, axis: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Colours [P, 3] at (u, v) [P] of the faces across an axis [P] of a box [P]."""
         k_u, k_v, phase = self.waves[box, axis].unbind(dim=-1)
         pattern = (k_u * u[:, None] + k_v * v[:, None] + phase).sin().sum(dim=-1)
         first, second = self.colors[box, axis].unbind(dim=1)
-        return distance, torch.lerp(first, second, (0.5 + 0.5 * torch.tanh(2 * pattern))[:, None])
+        return torch.lerp(first, second, (0.5 + 0.5 * torch.tanh(2 * pattern))[:, None])
+
+    def _paper(self, box: torch.Tensor, axis: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """As `_pattern`: bilinear between the pixels of the picture."""
+        assert self.papers is not None
+        assert self.paper_sides is not None
+        papers, size = self.papers, self.papers.shape[2]
+        scale = size / self.paper_sides[box, axis]
+
+        def corners(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            t = (size - ((t * scale) % (2 * size) - size).abs() - 0.5).clamp(0, size - 1)  # there and back again
+            low = t.floor().long().clamp(max=size - 2)
+            return low, low + 1, (t - low)[:, None]
+
+        (left, right, x), (top, bottom, y) = corners(u), corners(v)
+        above = torch.lerp(papers[box, axis, top, left], papers[box, axis, top, right], x)
+        below = torch.lerp(papers[box, axis, bottom, left], papers[box, axis, bottom, right], x)
+        return torch.lerp(above, below, y)
 
 
 def random_scene(generator: torch.Generator) -> Scene:
@@ -147,8 +197,22 @@ def random_scene(generator: torch.Generator) -> Scene:
     heading, phase = uniform(0, 2 * math.pi, 2, *faces, _WAVES)
     waves = torch.stack([wave_number * heading.cos(), wave_number * heading.sin(), phase], dim=-1)
     colors = uniform(60, 210, *faces, 2, 1) + uniform(-45, 45, *faces, 2, 3)
-    light = torch.tensor([0.85, 1.0, 0.7])[:, None, None]  # by axis, so that edges show
-    return Scene(centers, halves, turns, colors * light, waves)
+    return Scene(centers, halves, turns, colors * _LIGHT[:, None, None], waves)
+
+
+def papered(scene: Scene, photographs: Photographs, generator: torch.Generator) -> Scene:
+    """The scene with the faces of its boxes covered by crops of photographs instead of patterns."""
+    count = len(scene.centers)
+    numbers = torch.randint(len(photographs), (count, 3), generator=generator)
+    corners = torch.randint(_PHOTOGRAPH_SIDE - _PAPER + 1, (count, 3, 2), generator=generator).tolist()
+    papers = torch.empty(count, 3, _PAPER, _PAPER, 3)
+    for box in range(count):
+        for axis in range(3):
+            top, left = corners[box][axis]
+            crop = photographs.photograph(int(numbers[box, axis]))[:, top : top + _PAPER, left : left + _PAPER]
+            papers[box, axis] = crop.permute(1, 2, 0) * _LIGHT[axis]
+    sides = 1.2 + 2.4 * torch.rand(count, 3, generator=generator)
+    return replace(scene, papers=papers, paper_sides=sides)
 
 
 def random_walk(frames: int, generator: torch.Generator) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -42,7 +42,11 @@ class Photograph:
 
     def with_fov(self, fov_deg: float, fov_from: str) -> Photograph:
         """The same picture taken through another lens."""
-        camera = Camera.from_fov(fov_deg, self.view.camera.width, self.view.camera.height)
+        old = self.view.camera
+        camera = Camera.from_fov(fov_deg, old.width, old.height)
+        intrinsics = camera.intrinsics.clone()
+        intrinsics[:2, 2] = old.intrinsics[:2, 2]
+        camera = replace(camera, intrinsics=intrinsics, frame_side=old.frame_side)
         return Photograph(self.name, View(self.view.image, camera), fov_deg, fov_from)
 
 

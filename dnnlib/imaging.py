@@ -47,7 +47,7 @@ def open_image(
         if not hasattr(source, "read") and not Path(source).is_dir():
             check_regular(source)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # for what is refused below
+            warnings.simplefilter("ignore")  # of odd pictures, which are refused below where they are too odd
             image = Image.open(source, formats=tuple(formats or picture_formats()))
         with image:
             if image.width * image.height > MOST_PIXELS:

@@ -6,6 +6,7 @@ one's camera and compared with what that shows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,34 +77,36 @@ class DepthReport:
 
 @dataclass
 class LoopReport:
-    """Where a path comes back to a camera that it has been at, is it the same picture? PSNR of the two."""
+    """Where a path comes back to its first camera, is it the same picture? PSNR of the two. Only the first is kept."""
 
-    _frames: list[tuple[torch.Tensor, Camera]] = field(default_factory=list)
-    _loops: list[tuple[int, int, float]] = field(default_factory=list)
+    _first: tuple[torch.Tensor, Camera] | None = None
+    _count: int = 0
+    _returns: list[tuple[int, float]] = field(default_factory=list)  # frame, PSNR with the first in dB
 
     def add(self, image: torch.Tensor, camera: Camera) -> None:
         """The next frame: uint8 [3, R, R] and its camera."""
-        number = len(self._frames)
-        earlier = (k for k, (_, other) in enumerate(self._frames[:-1]) if same_view(other, camera))
-        if (first := next(earlier, None)) is not None:
-            self._loops.append((first, number, float(psnr(image[None], self._frames[first][0][None]))))
-        self._frames.append((image, camera))
+        if self._first is None:
+            self._first = image, camera
+        elif same_view(self._first[1], camera):
+            self._returns.append((self._count, float(psnr(image[None], self._first[0][None]))))
+        self._count += 1
 
     def summary(self) -> dict[str, Any]:
-        """`loops`: (first frame, frame that is back, PSNR in dB, None where they are equal); `psnr_db`: the mean."""
-        loops = [{"frames": [first, back], "psnr_db": finite_mean([value])} for first, back, value in self._loops]
-        equal = sum(loop["psnr_db"] is None for loop in loops)
-        mean = finite_mean([value for *_, value in self._loops])
-        return {"loop_closure": {"loops": loops, "equal": equal, "psnr_db": mean}}
+        """`frames` that are back at the start; how many of them are `equal` to it; `psnr_db`: mean of the others."""
+        values = [value for _, value in self._returns]
+        equal = sum(math.isinf(value) for value in values)
+        return {
+            "loop_closure": {"frames": [k for k, _ in self._returns], "equal": equal, "psnr_db": finite_mean(values)}
+        }
 
     def __str__(self) -> str:
         found = self.summary()["loop_closure"]
-        if not found["loops"]:
-            return "the path does not return to an earlier camera"
-        text = f"{len(found['loops'])} frames return to an earlier camera: "
-        equal = f"{found['equal']} show the same picture exactly" if found["equal"] else ""
-        others = "" if found["psnr_db"] is None else f"PSNR {found['psnr_db']:.2f} dB with the earlier picture"
-        return text + ", ".join(filter(None, (equal, others)))
+        if not found["frames"]:
+            return "the path does not return to its start"
+        parts = [f"back at the start: {len(found['frames'])} frames"]
+        parts += [f"{found['equal']} equal to the first"] if found["equal"] else []
+        parts += [] if found["psnr_db"] is None else [f"PSNR {found['psnr_db']:.2f} dB with the first"]
+        return ", ".join(parts)
 
 
 def same_view(first: Camera, second: Camera) -> bool:

@@ -21,6 +21,7 @@ from torch_utils.cameras import pixels_to_float
 INCEPTION_URL = (
     "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pt"
 )
+INCEPTION_DIM = 2048
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 _TRUSTED = "trusted:"  # in front of a file of TorchScript that is not the published one
 DINOV2_REPOSITORY = "facebook/dinov2-large"
@@ -117,7 +118,8 @@ def _inception(device: torch.device, weights: str | None) -> tuple[DetectorInfo,
     def extract(images: torch.Tensor) -> torch.Tensor:
         return model(images, return_features=True)
 
-    return DetectorInfo("inception", digest, "299x299 bilinear inside the TorchScript file", 2048), extract
+    resize = "299x299 bilinear inside the TorchScript file"
+    return DetectorInfo("inception", digest, resize, INCEPTION_DIM), extract
 
 
 def _dinov2(device: torch.device, weights: str | None) -> tuple[DetectorInfo, Extract]:

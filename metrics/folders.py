@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets.image_folder import IMAGE_SUFFIXES
 from dnnlib import UserError
-from metrics.saved import Archive, SavedViews
+from metrics.saved import Archive, SavedViews, open_results
 
 # Names of folders beside each other that say what is in them, in the order in which they are looked for.
 _LAYOUT = {
@@ -42,6 +42,16 @@ def open_folders(generated: Path, target: Path | None = None, source: Path | Non
             )
     files = {index: {role: str(found[key]) for role, found in keys.items()} for index, key in enumerate(order)}
     return SavedViews(Archive(generated, []), files)
+
+
+def open_saved(images: Path | None, generated: Path | None, target: Path | None, source: Path | None) -> SavedViews:
+    """The images of a run of generate_images, of a folder with ``pred`` and ``gt`` in it, or of separate folders."""
+    if generated is not None:
+        return open_folders(generated, target, source)
+    if images is None or target is not None or source is not None:
+        raise UserError("which images? Give `images`, a run's folder, or `generated` and what belongs to it")
+    layout = find_layout(images)
+    return open_results(images) if layout is None else open_folders(*map(layout.get, ("sample", "tgt", "src")))
 
 
 def find_layout(folder: Path) -> dict[str, Path] | None:

@@ -11,6 +11,7 @@ import numpy as np
 from dnnlib import UserError
 from dnnlib.imaging import contact_sheet
 from dnnlib.util import atomic_path
+from metrics.compare import Difference
 from metrics.definitions import Score
 from metrics.saved import SavedViews
 
@@ -83,3 +84,19 @@ def group_means(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     group = np.searchsorted(edges, x, side="right")
     mean_x, mean_y = (np.array([values[group == g].mean() for g in np.unique(group)]) for values in (x, y))
     return mean_x, mean_y
+
+
+def compared_sheet(first: SavedViews, second: SavedViews, differences: Sequence[Difference]) -> Image.Image:
+    """Source, both samples and target of the pairs that differ most, labelled with metric and difference."""
+    seeds = [{saved.pairs.get(seed, seed): seed for seed in saved.files} for saved in (first, second)]
+    columns = {"source": (0, "src"), "A": (0, "sample"), "B": (1, "sample"), "target": (0, "tgt")}
+    there = next(iter(first.files.values()))
+    shown = {title: column for title, column in columns.items() if column[1] in there}
+    rows, labels = [], []
+    for found in differences:
+        for key, value in found.most:
+            archives = (first.archive, second.archive)
+            files = [saved.files[of[key]] for saved, of in zip((first, second), seeds, strict=True)]
+            rows.append([archives[run].image(files[run][role]) for run, role in shown.values()])
+            labels.append(f"{found.name}\nB - A: {value:+.4g}\nseed {seeds[0][key]}")
+    return contact_sheet(rows, list(shown), labels)

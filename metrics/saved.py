@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
+from datasets.pairs import FramePair
 from dnnlib import UserError
 from dnnlib.imaging import read_image
 from dnnlib.util import check_regular, one_line
@@ -82,17 +83,19 @@ class Archive:
 
 @dataclass(frozen=True)
 class SavedViews:
-    """The images of a run of generate_images.
+    """The images of a run of generate_images, or of other people's folders.
 
     Attributes:
-        files: names in the archive by role, by seed in order. records: by seed, where run.json is there.
-        range_selection: "" where unknown.
+        files: names in the archive by role, by seed in order; "sample" is there, others may not be.
+        records: by seed, where run.json is there.
+        range_selection: "" where unknown. options: of the run, see `torch_utils.run_files.Run`.
     """
 
     archive: Archive
     files: Mapping[int, Mapping[str, str]]
     records: Mapping[int, PairRecord] = field(default_factory=dict)
     range_selection: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -101,6 +104,28 @@ class SavedViews:
     def has_cameras(self) -> bool:
         """Whether the cameras of all pairs are known."""
         return self.files.keys() <= self.records.keys()
+
+    @property
+    def pairs(self) -> dict[int, FramePair]:
+        """Clip and frames of each pair that is known, by seed."""
+        return {seed: FramePair(*self.records[seed].frames) for seed in self.files if seed in self.records}
+
+    @property
+    def where(self) -> list[str]:
+        """The folders or the archive they are in."""
+        if self.archive.names:
+            return [str(self.archive.root)]
+        return sorted({str(Path(name).parent) for files in self.files.values() for name in files.values()})
+
+    def listed(self, pairs: Collection[FramePair]) -> SavedViews:
+        """The pairs that are in a list. Raises UserError where it is not known which these are, or none is."""
+        if not self.has_cameras:
+            raise UserError(f"{self.archive.root} has no {RUN_FILE}, which tells the pairs: leave the pair list out")
+        wanted = set(pairs)
+        found = [seed for seed, pair in self.pairs.items() if pair in wanted]
+        if not found:
+            raise UserError(f"{self.archive.root} holds none of the {len(wanted)} listed pairs")
+        return self.only(found)
 
     def only(self, indices: Iterable[int]) -> SavedViews:
         """Some of the pairs."""
@@ -116,19 +141,21 @@ class SavedViews:
 
     def views(self, index: int) -> Views:
         """One pair, as a batch of one. Raises UserError where a file is broken or sizes differ."""
-        images = [self.archive.image(self.files[index][role]) for role in _ROLES]
-        shapes = [image.shape for image in images]
-        if len(set(shapes)) > 1:
-            sizes = ", ".join(f"{role}: {shape[1]}x{shape[0]}" for role, shape in zip(_ROLES, shapes, strict=True))
+        files = self.files[index]
+        images = {role: self.archive.image(files[role]) for role in _ROLES if role in files}
+        shapes = {role: image.shape for role, image in images.items()}
+        if len(set(shapes.values())) > 1:
+            sizes = ", ".join(f"{role}: {shape[1]}x{shape[0]}" for role, shape in shapes.items())
             raise UserError(f"the images of seed {index} differ in size ({sizes}): all must have one size")
         record = self.records.get(index)
         cameras = None
         if record is not None:
             try:
-                cameras = [record.cameras(shapes[0][1], shapes[0][0])]
+                cameras = [record.cameras(shapes["sample"][1], shapes["sample"][0])]
             except ValueError as error:
                 raise UserError(f"{RUN_FILE} of {self.archive.root}, seed {index}: {error}") from None
-        return Views([index], *(torch.from_numpy(image).permute(2, 0, 1)[None] for image in images), cameras=cameras)
+        batch = {role: torch.from_numpy(image).permute(2, 0, 1)[None] for role, image in images.items()}
+        return Views([index], *(batch.get(role) for role in _ROLES), cameras=cameras)
 
     def stored_depth(self, views: Views) -> torch.Tensor:
         """The depth that lies beside the source views, [N, 1, H, W]. Raises UserError where there is none."""
@@ -182,18 +209,23 @@ def _with_run(results: SavedViews) -> SavedViews:
         run = Run.parse(file.read_bytes() if isinstance(file, Path) else file.read())
     except UserError as error:
         raise UserError(f"{error}, in {archive.root}: remove or restore it") from None
-    return replace(results, records=run.records, range_selection=str(run.options.get("range_selection") or "any"))
+    selection = str(run.options.get("range_selection") or "any")
+    return replace(results, records=run.records, range_selection=selection, options={**run.options, **run.details})
 
 
 def _stack(views: Sequence[Views]) -> Views:
     """Batches of one to a batch of all."""
-    sizes = {one.target.shape[-2:]: one.indices[0] for one in views}
+    sizes = {one.generated.shape[-2:]: one.indices[0] for one in views}
     if len(sizes) > 1:
         found = " and ".join(f"{width}x{height} (seed {seed})" for (height, width), seed in sizes.items())
         raise UserError(f"the images differ in size, {found}: all must have one size")
     cameras = [camera for one in views for camera in one.cameras or ()]
     return Views(
         [one.indices[0] for one in views],
-        *(torch.cat([getattr(one, role) for one in views]) for role in ("generated", "target", "source")),
+        *(_concatenated([getattr(one, role) for one in views]) for role in ("generated", "target", "source")),
         cameras=cameras if len(cameras) == len(views) else None,
     )
+
+
+def _concatenated(images: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    return None if images[0] is None else torch.cat(images)

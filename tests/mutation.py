@@ -42,6 +42,7 @@ TESTS = {
     "torch_utils/matching.py": ("tests/metrics/test_geometry.py",),
     "training/encodings.py": ("tests/training/test_precond.py", "tests/training/test_conditioning.py"),
     "training/guidance.py": ("tests/training/test_sampling.py", "tests/training/test_precond.py"),
+    "training/layers.py": ("tests/training/test_precond.py",),
     "training/precond.py": ("tests/training/test_conditioning.py", "tests/training/test_sampling.py"),
     "training/unet.py": ("tests/training/test_precond.py", "tests/training/test_layers.py"),
 }

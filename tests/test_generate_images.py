@@ -13,7 +13,7 @@ from PIL import Image
 from datasets.synthetic import SyntheticClips, write_tree
 from generate_images import main
 from tests.golden import DATA
-from tests.scripts import invoke, run_python
+from tests.scripts import error_of, invoke, run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ["--net", str(DATA / "released-layout-base.pkl"), "--gnet", str(DATA / "released-layout-uncond.pkl")]
@@ -315,3 +315,21 @@ def test_a_pair_list_takes_the_place_of_a_presets_range(data: Path, tmp_path: Pa
     assert result.exit_code == 0, result.output
     (image,) = json.loads((tmp_path / "out" / "run.json").read_text())["images"]
     assert (image["clip"], image["source_index"], image["target_index"]) == ("test-00001", 2, 7)
+
+
+def test_the_list_of_pairs_that_was_used_is_a_pair_list(data: Path, tmp_path: Path) -> None:
+    from datasets.pairs import read_pairs
+
+    listed = tmp_path / "pairs.jsonl"
+    arguments = [*NETWORKS, *FAST, "--data", str(data), "--outdir", str(tmp_path / "out")]
+    result = run(*arguments, "--seeds", "0-2", "--write-pairs", str(listed))
+    assert result.exit_code == 0, result.output
+    images = json.loads((tmp_path / "out" / "run.json").read_text())["images"]
+    expected = [(image["clip"], image["source_index"], image["target_index"]) for image in images]
+    assert read_pairs(listed) == read_pairs(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("nothing", ["", "none"])
+def test_no_base_network_is_one_line(nothing: str, tmp_path: Path) -> None:
+    message = error_of(main, f"--net={nothing}", "--image=nowhere.png", f"--outdir={tmp_path / 'out'}", "--device=cpu")
+    assert "no base network" in message

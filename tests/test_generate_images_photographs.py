@@ -162,6 +162,9 @@ def test_a_path_resumes_with_the_same_command_also_over_many_photographs(
     command += ["--samples", 2, "--export", "colmap", "--outdir", out]
     assert run(network, *command).exit_code == 0
     whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for name in "ab":  # as a run that is cut short leaves it
+        identity = json.loads((out / name / "trajectory.json").read_text())["identity"]
+        (out / name / "path.json").write_text(json.dumps(identity))
     lost = ["a/frame_000001.png", "a/frame_000003_seed1.png", "a/trajectory.json", "a/video.gif", "b/sheet.png"]
     for name in [*lost, *(f"b/frame_{k:06d}.png" for k in range(5))]:
         (out / name).unlink()
@@ -187,5 +190,38 @@ def test_another_path_is_refused_and_overwriting_leaves_nothing_of_it(
     assert "holds the frames of another path (another num_steps, seeds)" in result.output
     assert run(network, *command, "--trajectory", "zoom", "--frames", 2, "--overwrite").exit_code == 0
     assert {path.name for path in out.iterdir()} - {"video.mp4"} == {
-        "frame_000000.png", "frame_000001.png", "path.json", "trajectory.json", "video.gif", "sheet.png", "mine.txt"
+        "frame_000000.png", "frame_000001.png", "trajectory.json", "video.gif", "sheet.png", "mine.txt"
     }  # fmt: skip
+
+
+def test_given_back_everything_that_was_set_is_set_again(network: str, photo: Path, tmp_path: Path) -> None:
+    """Only the network, the photograph and the path are named; the preset of the machine's fastest type is not."""
+    out, again = tmp_path / "out", tmp_path / "again"
+    settings = ["--trajectory", "spiral", "--amount", 0.4, "--frames", 3, "--fov", 41, "--scene-scale", 1.5]
+    settings += ["--samples", 2, "--seeds", "5,9", "--steps", 2, "--solver", "euler", "--sigma_max", 40, "--rho", 5]
+    settings += ["--condition", "chain", "--key-every", 1, "--fresh-noise", "--fps", 7, "--dtype", "float32"]
+    settings += ["--no-known-pixels", "--baseline", "homography"]
+    plain = ["--net", network, "--device", "cpu", "--image", photo]
+    first = invoke(main, *plain, *settings, "--outdir", out)
+    assert first.exit_code == 0, first.output
+    second = invoke(main, *plain, "--trajectory", out / "trajectory.json", "--outdir", again)
+    assert second.exit_code == 0, second.output
+    names = {path.name for path in out.iterdir() if path.suffix == ".png" or path.suffix == ".gif"}
+    assert names == {path.name for path in again.iterdir() if path.suffix == ".png" or path.suffix == ".gif"}
+    assert [name for name in sorted(names) if (out / name).read_bytes() != (again / name).read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--depth-model", "banana"], "none of the networks uses depth: leave out --depth-model banana"),
+        (["--convention", "opencv"], "opencv is said of a file of plain matrices, but orbit is a named path"),
+        (["--pose", "c2w"], "c2w is said of a file of plain matrices, but orbit is a named path"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    arguments: list[str], message: str, network: str, photo: Path, tmp_path: Path
+) -> None:
+    result = run(network, "--image", photo, "--frames", 1, *arguments, "--outdir", tmp_path / "out")
+    assert result.exit_code != 0
+    assert message in result.output

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from dnnlib.arrays import read_array
 from dnnlib.imaging import open_image
 from dnnlib.util import STORED, UserError, atomic_path, one_line
 
@@ -135,7 +136,7 @@ def read_stored_depth(picture: str | PathLike, height: int, width: int) -> torch
         raise UserError(f"{stem.parent} has no depth {names}: add it, or let --depth-model estimate it")
     try:
         if path.suffix == ".npy":
-            stored = np.load(path, allow_pickle=False, mmap_mode="r")  # whatever its head says, no more than is there
+            stored = read_array(path)
             if stored.shape != (height, width) or stored.dtype.kind != "f":
                 raise ValueError(
                     f"{stored.dtype} of shape {list(stored.shape)} where floats of the picture's are expected"
@@ -145,7 +146,7 @@ def read_stored_depth(picture: str | PathLike, height: int, width: int) -> torch
             with open_image(path, ["PNG"]) as image:
                 if not image.mode.startswith("I"):
                     raise ValueError(f"mode {image.mode} where 16-bit grey is expected")
-                depth = np.asarray(image).astype(np.float32) / _PNG_STEPS
+                depth = np.asarray(image).astype(np.float32) / np.float32(_PNG_STEPS)
         if depth.shape != (height, width):
             raise ValueError(f"shape {list(depth.shape)} where the picture's [{height}, {width}] is expected")
         return torch.from_numpy(depth)

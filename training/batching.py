@@ -27,8 +27,8 @@ def probe(sampler: NovelViewSampler, batch: int, evaluations: int = 1) -> None:
     view = View(torch.full((3, side, side), 128, dtype=torch.uint8), Camera.from_fov(_FOV_DEG, side, side), depth)
     config = replace(sampler.config, num_steps=evaluations, solver="euler", guidance_interval=None)
     short = replace(sampler, config=config)
-    low = torch.zeros(batch, 3, side, side, device=sampler.device) if sampler.net.super_res else None
-    short([view] * batch, [view.camera] * batch, range(batch), low)
+    conditioning_image = torch.zeros(batch, 3, side, side, device=sampler.device) if sampler.net.super_res else None
+    short([view] * batch, [view.camera] * batch, range(batch), conditioning_image)
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,10 @@ def normalize_inverse_depth(depth: torch.Tensor) -> torch.Tensor:
     return (relative - _INVERSE_DEPTH_MEAN) / _INVERSE_DEPTH_STD
 
 
-def low_resolution_image(target: torch.Tensor) -> torch.Tensor:
+def shrink_and_enlarge(image: torch.Tensor) -> torch.Tensor:
     """What super-resolution is trained on: [B, 3, R, R] resized to a quarter and back, bilinear, antialiased."""
-    side = target.shape[-1]
-    small = resize_image(target, side // SUPER_RESOLUTION_FACTOR, side // SUPER_RESOLUTION_FACTOR)
+    side = image.shape[-1]
+    small = resize_image(image, side // SUPER_RESOLUTION_FACTOR, side // SUPER_RESOLUTION_FACTOR)
     return resize_image(small, side, side)
 
 

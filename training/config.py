@@ -34,7 +34,7 @@ class TrainingConfig:
         data, single_image_data: folders of clips and of photographs.
         range_selection: which frames make a pair, see `datasets.realestate10k`.
         depth_model: where the depth of source views comes from, for a network that needs it: see `torch_utils.depth`.
-        single_image_mix: share of pairs from single photographs, [0, 1).
+        single_image_mix, synthetic_mix: shares of pairs from photographs, and from rooms papered with them, [0, 1).
         duration: images to see in all; batch: images per step over all processes.
         batch_gpu: most images of one process to compute at once; None: all of its share.
         lr, decay, ramp_up: see `schedule.learning_rate`; decay in batches, ramp_up in images.
@@ -57,6 +57,7 @@ class TrainingConfig:
     range_selection: str | None = None
     depth_model: str | None = None
     single_image_mix: float = 0.0
+    synthetic_mix: float = 0.0
     duration: int = 1 << 30
     batch: int = 1024
     batch_gpu: int | None = None
@@ -91,7 +92,9 @@ class TrainingConfig:
         for name in ("duration", "batch", "batch_gpu", "status", "snapshot", "checkpoint", "samples", "metrics"):
             value = getattr(self, name)
             refuse(value is not None and value < 1, f"{name} must be at least 1, not {value}")
-        refuse(not 0 <= self.single_image_mix < 1, f"single_image_mix must be in [0, 1), not {self.single_image_mix}")
+        for name in ("single_image_mix", "synthetic_mix"):
+            value = getattr(self, name)
+            refuse(not 0 <= value < 1, f"{name} must be in [0, 1), not {value}")
         refuse(self.precision not in PRECISIONS, f"precision is one of {', '.join(PRECISIONS)}, not {self.precision}")
         refuse(not (self.lr > 0 and math.isfinite(self.lr)), f"lr must be positive, not {self.lr}")
         refuse(self.loss_scaling <= 0, f"loss_scaling must be positive, not {self.loss_scaling}")
@@ -106,8 +109,8 @@ class TrainingConfig:
         """Encodings of geometry that contradict each other or would do nothing."""
         from torch_utils.depth import DEPTH_CHOICES
 
-        source_options = ("no_time_enc", "epipolar_attention_bias", "depth_input", "warp_depth_coor", "plane_sweep")
-        useless = [name for name in source_options if self.network.uncond and getattr(self.network, name)]
+        source_options = ("no_time_enc", *self.network.of_source) if self.network.uncond else ()
+        useless = [name for name in source_options if getattr(self.network, name)]
         refuse(bool(useless), f"an unconditional network sees no source view: leave out {', '.join(useless)}")
         refuse(
             self.needs_depth and self.depth_model is None,
@@ -138,8 +141,8 @@ class TrainingConfig:
 
     def training_pairs(self) -> DataConfig:
         """Pair k of the run is item k: clips, mixed with single photographs where asked for."""
-        mix, data = self.single_image_mix, self.single_image_data
-        return dataclasses.replace(self.pairs("train"), single_image_mix=mix, single_image_data=data)
+        names = ("single_image_mix", "single_image_data", "synthetic_mix")
+        return dataclasses.replace(self.pairs("train"), **{name: getattr(self, name) for name in names})
 
     def build_network(self) -> NVPrecond:
         """The network, with weights that depend on the seed alone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from einops import rearrange
@@ -22,9 +22,9 @@ from torch_utils.warping import sweep_planes
 from training.conditioning import (
     Conditioning,
     Tensors,
-    low_resolution_image,
     normalize_inverse_depth,
     pixel_grid,
+    shrink_and_enlarge,
     warp_grid,
 )
 
@@ -61,6 +61,9 @@ class EncodingConfig:
     plane_spacing: float = 2.0
     plane_blend_gain: float = 3.0
     plane_matching: bool = False
+
+    # Those that tell of the source view or of where it was seen from, which an unconditional network knows nothing of.
+    of_source: ClassVar = ("epipolar_attention_bias", "depth_input", "warp_depth_coor", "plane_sweep")
 
     def encoding_faults(self) -> list[tuple[bool, str]]:
         """(whether it is at fault, what is wrong), of values of the right type."""
@@ -134,7 +137,7 @@ class Encoding:
         return {}
 
 
-class LowResolutionImage(Encoding):
+class ConditioningImage(Encoding):
     """The low-resolution image, with noise drawn anew in each evaluation.
 
     Args: noise: its standard deviation; expected: it is what to expect of the view, beside the details of planes.
@@ -145,7 +148,7 @@ class LowResolutionImage(Encoding):
 
     def prepare(self, given: Conditioning, net: NVPrecond) -> Tensors:
         if given.conditioning_image is None:
-            raise ValueError("a super-resolution network needs conditioning_image, the low-resolution view")
+            raise ValueError("a super-resolution network needs conditioning_image, the low-resolution image")
         return (given.conditioning_image,)
 
     def draw(self, told: Tensors, randn_like: RandnLike) -> Tensors:
@@ -221,7 +224,7 @@ class PlaneSweep(Encoding):
         """Planes [B, P, 3, R, R], where each lies outside the source view [B, P, R, R], and what of them is blended."""
         planes, inside = sweep_planes(given.image, *given.cameras, self.inverse_depths().to(given.image.device))
         outside = (~inside).squeeze(2).to(planes)
-        blended = planes - low_resolution_image(planes.flatten(0, 1)).view_as(planes) if self.details else planes
+        blended = planes - shrink_and_enlarge(planes.flatten(0, 1)).view_as(planes) if self.details else planes
         return planes, outside, blended
 
     def input(self, told: Tensors) -> Tensors:
@@ -240,7 +243,7 @@ class MatchedPlaneSweep(PlaneSweep):
     """With how far each plane, made small, is from the low-resolution image: near 0 where its depth is true.
 
     The mean over colours of absolute differences, a matching cost. The low-resolution image has noise here, too, or the
-    network would see past that of `LowResolutionImage`.
+    network would see past that of `ConditioningImage`.
     """
 
     def __init__(self, config: EncodingConfig, channels: int) -> None:
@@ -283,7 +286,7 @@ class Encodings:
         self.config = config
         self.parts: list[Encoding] = []
         if config.super_res:
-            self.parts.append(LowResolutionImage(image_channels, config.noisy_sr, expected=config.plane_sweep > 0))
+            self.parts.append(ConditioningImage(image_channels, config.noisy_sr, expected=config.plane_sweep > 0))
         if config.depth_input:
             self.parts.append(DepthInput())
         if config.warp_depth_coor:
@@ -315,7 +318,7 @@ class Encodings:
 
     def conditioning_image(self, target: torch.Tensor) -> torch.Tensor | None:
         """What super-resolution is trained on, from the true view [B, 3, R, R] in [-1, 1]; None for other networks."""
-        return low_resolution_image(target) if self.config.super_res else None
+        return shrink_and_enlarge(target) if self.config.super_res else None
 
     def batch_input(self, batch: Batch) -> torch.Tensor:
         """`src` of the network, float32 [B, 3 or 4, R, R], from a batch of training pairs."""

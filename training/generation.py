@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dnnlib.util import UserError
+from dnnlib.util import STORED, UserError, one_line
 from torch_utils.batches import Pair
 from torch_utils.cameras import Camera, View, pixels_to_float, pixels_to_uint8, resize_image
 from torch_utils.depth import DepthModel, choose_depth_model
@@ -103,22 +103,23 @@ class NovelViewSampler:
         sources: Sequence[View | Sequence[View]],
         targets: Sequence[Camera],
         seeds: Sequence[int | Sequence[int]],
-        low: torch.Tensor | None = None,
+        conditioning_image: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Novel views of `sources` from `targets`, uint8 [B, 3, R, R] on the CPU. Raises NotFinite.
 
         Views and cameras may have any size; a source of several views is drawn from anew in each evaluation (see
         `view_denoiser`). The noise of image k, and so the image, depends on seeds[k] alone.
-        `low`, the low-resolution views [B, 3, R, R] in [-1, 1], is for a super-resolution network as `net`.
+        `conditioning_image`, low-resolution views resized to R, [B, 3, R, R] in [-1, 1], is for a super-resolution
+        network as `net`.
         """
         generators = SeededGenerators(seeds)
-        low = self._sample(self.net, sources, targets, generators, low, self.gnet)
+        images = self._sample(self.net, sources, targets, generators, conditioning_image, self.gnet)
         if self.sr_model is not None:
             side = self.sr_model.img_resolution
-            low = self._sample(self.sr_model, sources, targets, generators, resize_image(low, side, side))
-        if not bool(low.isfinite().all()):
+            images = self._sample(self.sr_model, sources, targets, generators, resize_image(images, side, side))
+        if not bool(images.isfinite().all()):
             raise NotFinite
-        return pixels_to_uint8(low).cpu()
+        return pixels_to_uint8(images).cpu()
 
     def _sample(
         self,
@@ -126,7 +127,7 @@ class NovelViewSampler:
         sources: Sequence[View | Sequence[View]],
         targets: Sequence[Camera],
         generators: SeededGenerators,
-        low: torch.Tensor | None,
+        conditioning_image: torch.Tensor | None,
         gnet: NVPrecond | None = None,
     ) -> torch.Tensor:
         config, side = self.config, net.img_resolution
@@ -139,7 +140,7 @@ class NovelViewSampler:
             interval=config.guidance_interval or EVERYWHERE,
             published_intrinsics=config.published_intrinsics,
             depth_model=self.depth_model,
-            conditioning_image=low,
+            conditioning_image=conditioning_image,
             randn_like=generators.randn_like,
         )
         noise = generators.randn((net.arguments.img_channels, side, side), self.device)
@@ -155,12 +156,16 @@ def open_sampler(
     not go together.
     """
     paths = {role: resolve_network(name) for role, name in files.by_role.items()}
+    if "net" not in paths:
+        raise UserError("there is no base network: give `net` a file, an address or a name")
     dtype = fast_dtype(device) if config.dtype == "auto" else getattr(torch, config.dtype)
     networks = {role: load_network(path, device).freeze(dtype) for role, path in paths.items()}
     if files.compile:
         for net in networks.values():
             net.compile_parts()
     needs_depth = any(net.needs_depth for net in networks.values())
+    if files.depth_model not in (None, STORED) and not needs_depth:
+        raise UserError(f"none of the networks uses depth: leave out `depth_model` {one_line(files.depth_model)}")
     config = replace(config, dtype=str(networks["net"].compute_dtype).removeprefix("torch."))
     depth_model = choose_depth_model(files.depth_model, needs_depth, device)
     return NovelViewSampler(**networks, config=config, depth_model=depth_model), paths
@@ -221,10 +226,12 @@ class GeneratedBatches:
     def _make(self, seeds: Sequence[int], pairs_by_seed: Mapping[int, Pair]) -> GeneratedBatch:
         pairs = [pairs_by_seed[seed] for seed in seeds]
         square = [pair.square(self.sampler.resolution) for pair in pairs]
-        # A super-resolution network on its own is judged by what it makes of the true view, made small.
-        targets = torch.stack([pair.target.image for pair in square])
-        low = self.sampler.net.encodings.conditioning_image(pixels_to_float(targets).to(self.sampler.device))
-        images = self.sampler([pair.source for pair in pairs], [pair.target.camera for pair in pairs], seeds, low)
+        conditioning_image = None
+        if self.sampler.net.super_res:  # on its own it is judged by what it makes of the true view, made small
+            targets = pixels_to_float(torch.stack([pair.target.image for pair in square]).to(self.sampler.device))
+            conditioning_image = self.sampler.net.encodings.conditioning_image(targets)
+        sources, cameras = [pair.source for pair in pairs], [pair.target.camera for pair in pairs]
+        images = self.sampler(sources, cameras, seeds, conditioning_image)
         return GeneratedBatch(list(seeds), square, images)
 
 

@@ -257,8 +257,9 @@ class NVPrecond(nn.Module):
         geometry = geometry.to(torch.float32)
         if self.arguments.uncond:
             image, geometry = torch.zeros_like(image), torch.zeros_like(geometry)
-        low = None if conditioning_image is None else conditioning_image.to(torch.float32)
-        return Conditioning(image, depth[0] if depth else None, geometry, low)
+        if conditioning_image is not None:
+            conditioning_image = conditioning_image.to(torch.float32)
+        return Conditioning(image, depth[0] if depth else None, geometry, conditioning_image)
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         if self.compute_dtype is not None:

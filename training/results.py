@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock
 
 from datasets.config import DataConfig
+from datasets.pairs import pair_file
 from dnnlib.imaging import contact_sheet, read_image, save_png
 from dnnlib.settings import plain
 from dnnlib.util import UserError, file_sha256, writable_directory
@@ -51,14 +52,14 @@ def run_identity(
     paths: Mapping[Role, Path], files: NetworkFiles, sampler: NovelViewSampler, data: DataConfig
 ) -> dict[str, Any]:
     """All that decides what the picture of a seed shows, ready for JSON: networks by the SHA-256 of their files."""
-    pairs = None if data.pairs is None else file_sha256(data.pairs)
+    pairs = None if data.pairs is None else file_sha256(pair_file(data.pairs))
     where = {"data": str(Path(data.data).resolve()), "split": data.split, "range_selection": data.range_selection}
     return plain({**network_identity(paths, files), **asdict(sampler.config), **where, "pairs": pairs})
 
 
 def network_identity(paths: Mapping[Role, Path], files: NetworkFiles) -> dict[str, Any]:
     """Networks by the SHA-256 of their files, and the depth model by its name."""
-    networks = {role: file_sha256(paths[role]) if role in paths else None for role in ROLES}
+    networks: dict[str, str | None] = {role: file_sha256(paths[role]) if role in paths else None for role in ROLES}
     return {**networks, "depth_model": files.depth_model}
 
 

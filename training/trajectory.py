@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
+from datasets.camera_files.nerfstudio import exact_path
 from datasets.path_config import ViewPath
 from datasets.trajectories import check_frames
 from datasets.trajectory_files import write_trajectory
@@ -39,8 +40,9 @@ _SPREAD_WHITE = 32  # standard deviation, in levels of 255, that is white in a m
 _SHEET_CELL = 160  # pixels, at least
 _ROWS = ("truth", "homography", "spread")  # of the sheet, below the samples
 _EXPORTS = {"realestate10k": "realestate10k.txt", "colmap": "colmap", "matrices": "matrices_opencv_w2c.txt"}
-_IDENTITY = "path.json"  # of the frames of a folder, written before the first of them
-_FRAMES = ("frame_*.png", *(f"{kind}_*.png" for kind in _ROWS), "trajectory.json", _IDENTITY)
+_TRAJECTORY = "trajectory.json"
+_IDENTITY = "path.json"  # of the frames of a folder until `trajectory.json` is there, which has it then
+_FRAMES = ("frame_*.png", *(f"{kind}_*.png" for kind in _ROWS), _TRAJECTORY, _IDENTITY)
 _SUMMARIES = ("video.gif", "video.mp4", "sheet.png", *_EXPORTS.values(), "colmap/*.txt")
 _log = logging.getLogger(__name__)
 
@@ -156,17 +158,24 @@ class PathFolder:
 
     def _check_identity(self) -> None:
         """Raise UserError unless the frames that are there are of this very path."""
-        file, differing = self.folder / _IDENTITY, ""
-        if self._identity is not None and file.is_file():
-            theirs = read_json(file)
-            if theirs == self._identity:
+        known, differing = self._stored_identity(), ""
+        if self._identity is not None and known:
+            if known == self._identity:
                 return
-            known = theirs if isinstance(theirs, dict) else {}
             names = sorted(name for name, value in self._identity.items() if known.get(name) != value)
             differing = f" (another {', '.join(names)})"
         raise UserError(
             f"{self.folder} holds the frames of another path{differing}: give `overwrite` or another `outdir`"
         )
+
+    def _stored_identity(self) -> dict[str, Any]:
+        """That of the frames that are there; empty where nobody wrote it."""
+        for name, key in ((_IDENTITY, None), (_TRAJECTORY, "identity")):
+            if (self.folder / name).is_file():
+                document = read_json(self.folder / name)
+                found = document.get(key) if key and isinstance(document, dict) else document
+                return found if isinstance(found, dict) else {}
+        return {}
 
     def _made(self, renderer: PathRenderer) -> dict[int, Callable[[], torch.Tensor]]:
         """What reads the frames that are there already, by number."""
@@ -236,13 +245,17 @@ class PathFolder:
         photograph = path.photograph
         lens = {"name": photograph.name, "fov_deg": photograph.fov_deg, "fov_from": photograph.fov_from}
         settings = plain({**asdict(renderer.sampler.config), **asdict(config), **path.details, **details})
-        extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings}
-        write_trajectory(self.folder / "trajectory.json", cameras, names=names, extra=extra)
+        exact = exact_path(photograph.view.camera, path.cameras)
+        extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings, "exact": exact}
+        if self._identity is not None:
+            extra["identity"] = self._identity
+        write_trajectory(self.folder / _TRAJECTORY, cameras, names=names, extra=extra)
         for kind in config.export:
             target = self.folder / _EXPORTS[kind]
             if kind == "colmap":
                 target.mkdir(exist_ok=True)
             write_trajectory(target, cameras, kind, names)
+        (self.folder / _IDENTITY).unlink(missing_ok=True)
         save_png(self.folder / "sheet.png", self._sheet(photograph.view, len(cameras), renderer.seeds))
 
     def _sheet(self, photograph: View, frames: int, seeds: Sequence[int]) -> Image.Image:

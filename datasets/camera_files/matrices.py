@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from datasets.camera_files.poses import OPENCV_C2W, Convention, PosedFrame, check_pose, pose_of_quaternion, read_json
+from dnnlib.arrays import read_array
 from dnnlib.text_files import read_text
 from torch_utils.cameras import Camera
 
@@ -61,7 +62,7 @@ def _matrices(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         import numpy as np
 
         try:
-            array = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float64))
+            array = torch.from_numpy(read_array(path).astype(np.float64))
         except (ValueError, TypeError, EOFError) as error:
             raise ValueError(f"not an array of matrices ({error})") from None
     elif path.suffix == ".json":

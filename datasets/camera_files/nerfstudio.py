@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from datasets.camera_files.lens import Lens, check_model, nerfstudio_lens
 from datasets.camera_files.poses import OPENGL_C2W, PosedFrame, check_pose
 from dnnlib.util import natural_key
-from torch_utils.cameras import Camera
+from torch_utils.cameras import Camera, intrinsics_matrix
 
 SizeOf = Callable[[str], tuple[int, int] | None]  # of the picture of a name, where there is one
 
@@ -51,6 +52,31 @@ def _read_frame(
     except (ValueError, TypeError) as error:
         raise ValueError(f"{place}: {error}") from None
     return PosedFrame(OPENGL_C2W.to_extrinsics(check_pose(matrix, place)), lens, name)
+
+
+def exact_path(camera: Camera, path: Sequence[Camera]) -> dict[str, Any]:
+    """All digits of a photograph's camera and of those of its path, for `recall_path`."""
+    rows = [torch.cat([one.focal_and_center, one.extrinsics.flatten()]).tolist() for one in (camera, *path)]
+    return {"width": camera.width, "height": camera.height, "cameras": rows}
+
+
+def recall_path(document: Mapping[str, Any], camera: Camera) -> list[Camera] | None:
+    """The cameras of `exact_path`, to the bit; None for another file, or where the photograph has another camera.
+
+    What is computed from rounded poses and lenses differs in the last digits, which show in pictures.
+    """
+    exact = document.get("exact")
+    if not isinstance(exact, Mapping) or (exact.get("width"), exact.get("height")) != (camera.width, camera.height):
+        return None
+    rows = torch.tensor(exact["cameras"], dtype=torch.float64).reshape(-1, 16)
+    own = torch.cat([camera.focal_and_center, camera.extrinsics.flatten()])
+    if len(rows) < 2 or not torch.equal(rows[0], own):
+        return None
+    for number, row in enumerate(rows[1:]):
+        check_pose(row[4:].reshape(3, 4), f"camera {number}")
+    return [
+        replace(camera, intrinsics=intrinsics_matrix(*row[:4]), extrinsics=row[4:].reshape(3, 4)) for row in rows[1:]
+    ]
 
 
 def read_camera_path(document: Mapping[str, Any]) -> list[PosedFrame]:

@@ -104,23 +104,19 @@ def create_app(studio: Studio, token: str, hosts: list[str] | None = None) -> Fl
 
     @app.errorhandler(Exception)
     def fail(error: Exception) -> tuple[Response, int]:
-        app.logger.error("the request %s failed", request.path, exc_info=error)
+        app.logger.error("the request %s failed", request.endpoint, exc_info=error)
         return jsonify(error="this failed, for a reason that the terminal shows"), 500
 
-    app.register_blueprint(_routes(studio), url_prefix=f"/{token}")
+    app.register_blueprint(_page_routes(studio), url_prefix=f"/{token}")
+    app.register_blueprint(_visit_routes(studio), url_prefix=f"/{token}/visits/<name>")
     return app
 
 
-def _routes(studio: Studio) -> Blueprint:
-    from flask import Blueprint, Response, jsonify, request, send_file
+def _page_routes(studio: Studio) -> Blueprint:
+    """What is the same for everybody."""
+    from flask import Blueprint, jsonify, send_file
 
     routes = Blueprint("page", __name__)
-
-    def visit(name: str) -> Visit:
-        found = studio.visit(name)
-        if found is None:
-            raise _Refused(410, "the page has forgotten this visit: load it again")
-        return found
 
     @routes.get("/")
     def page() -> Response:
@@ -143,35 +139,50 @@ def _routes(studio: Studio) -> Blueprint:
     def new_visit() -> Response:
         return jsonify(visit=studio.new_visit())
 
-    @routes.post("/visits/<name>/photographs")
+    return routes
+
+
+def _visit_routes(studio: Studio) -> Blueprint:
+    """What is a visitor's own."""
+    from flask import Blueprint, Response, jsonify, request, send_file
+
+    routes = Blueprint("visit", __name__)
+
+    def visit(name: str) -> Visit:
+        found = studio.visit(name)
+        if found is None:
+            raise _Refused(410, "the page has forgotten this visit: load it again")
+        return found
+
+    @routes.post("/photographs")
     def add_photograph(name: str) -> Response:
         if request.content_length is None:
             raise _Refused(411, "the length of the photograph is not told")
         return jsonify(studio.add_photograph(visit(name), request.args.get("name", ""), cast(BinaryIO, request.stream)))
 
-    @routes.get("/visits/<name>/photographs/<number>")
+    @routes.get("/photographs/<number>")
     def photograph(name: str, number: str) -> Response:
         return jsonify(studio.photograph(visit(name), number)[1])
 
-    @routes.post("/visits/<name>/plans")
+    @routes.post("/plans")
     def plan(name: str) -> Response:
         return jsonify(studio.plan(visit(name), _body(request)))
 
-    @routes.post("/visits/<name>/results")
+    @routes.post("/results")
     def render(name: str) -> Response:
         return jsonify(result=studio.render(visit(name), _body(request)))
 
-    @routes.delete("/visits/<name>/results/<number>")
+    @routes.delete("/results/<number>")
     def cancel(name: str, number: str) -> Response:
         studio.cancel(visit(name), number)
         return jsonify({})
 
-    @routes.get("/visits/<name>/results/<number>/events")
+    @routes.get("/results/<number>/events")
     def events(name: str, number: str) -> Response:
         news = visit(name).result(number).job.listen()
         return Response(_stream(news), mimetype="text/event-stream")
 
-    @routes.get("/visits/<name>/files/<number>/<file>")
+    @routes.get("/files/<number>/<file>")
     def file(name: str, number: str, file: str) -> Response:
         visitor = visit(name)
         path = visitor.folder / number / file
@@ -182,7 +193,7 @@ def _routes(studio: Studio) -> Blueprint:
         response.headers["Cache-Control"] = "private, max-age=3600"  # no name is ever given twice
         return response
 
-    @routes.get("/visits/<name>/results/<number>/all.zip")
+    @routes.get("/results/<number>/all.zip")
     def archive(name: str, number: str) -> Response:
         visitor = visit(name)
         archive, title = studio.archive(visitor, number), visitor.title(number)

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from datasets.config import DataConfig, open_pairs
 from datasets.single_image import RECIPES, Mixed, Recipe, SingleImages, virtual_view
-from datasets.synthetic import Synthetic
+from datasets.synthetic import Synthetic, SyntheticClips, write_chunks
 from dnnlib.util import UserError
 from torch_utils.batches import Pair
 from torch_utils.cameras import pixel_centers
@@ -190,3 +191,17 @@ def test_the_share_of_photographs(photographs: Path) -> None:
     for fraction in (-0.1, 1.0, float("nan")):
         with pytest.raises(UserError, match="share of single photographs"):
             Mixed(clips, singles, fraction)
+
+
+def test_three_kinds_of_pairs_in_their_shares(photographs: Path, tmp_path: Path) -> None:
+    write_chunks(tmp_path, "train", SyntheticClips("train", 3, frames=4, width=16, height=16))
+    shares = {"single_image_mix": 0.5, "synthetic_mix": 0.4}
+    pairs = open_pairs(DataConfig(str(tmp_path), "train", single_image_data=str(photographs), **shares), 16)
+    drawn = [pairs[k] for k in range(60)]
+    rooms = sum(pair.source.depth is not None for pair in drawn)
+    singles = sum(pair.clip.endswith(".png") for pair in drawn)
+    assert rooms == pytest.approx(24, abs=11)  # three standard deviations of 60 draws
+    assert singles == pytest.approx(18, abs=10)  # half of what rooms leave
+    assert "mixed with 40% from 1000 clips" in pairs.summary()
+    with pytest.raises(UserError, match="synthetic_mix"):
+        DataConfig(synthetic_mix=1.0)

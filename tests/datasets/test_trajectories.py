@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,13 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
+from datasets.camera_files.nerfstudio import exact_path
 from datasets.synthetic import SyntheticClips, random_scene, render
-from datasets.trajectories import PATHS, Move, follow, named_path, plan_path, thin_out
+from datasets.trajectories import PATHS, Move, follow, named_path, plan_path, resample, thin_out
 from datasets.trajectory_files import write_trajectory
 from datasets.user_image import Photograph, read_photograph
 from dnnlib import UserError
-from torch_utils.cameras import Camera, View, check_rotation, geometry_vector, relative_pose
+from torch_utils.cameras import Camera, View, check_rotation, geometry_vector, homogeneous, relative_pose
 from torch_utils.warping import euler_rotation
 
 CAMERA = Camera.from_fov(60, 120, 80)
@@ -210,3 +213,75 @@ def test_two_frames_of_every_path_differ(name: str) -> None:
     """Half an orbit is where it began."""
     first, second = named_path(name, Camera.from_fov(58, 64, 48), 2)
     assert not torch.allclose(first.to_normalized(), second.to_normalized(), atol=1e-3)
+
+
+FILES = ("transforms.json", "clip.txt", "colmap", "poses.npy", "tum.txt", "camera_path.json")
+
+
+def write_path(folder: Path, name: str) -> tuple[Path, dict]:
+    """A path in a file of a format, and what has to be said of it."""
+    cameras = named_path("spiral", Camera.from_fov(50, 61, 43), 4)
+    target = folder / name
+    kinds = {"transforms.json": "nerfstudio", "clip.txt": "realestate10k", "colmap": "colmap"}
+    if name in kinds:
+        target.mkdir() if name == "colmap" else None
+        write_trajectory(target, cameras, kinds[name])
+        return target, {}
+    poses = np.stack([np.linalg.inv(homogeneous(camera.extrinsics).numpy()) for camera in cameras])
+    if name == "poses.npy":
+        np.save(target, poses)
+        return target, {"axes": "opencv", "direction": "c2w"}
+    if name == "tum.txt":
+        rows = [[0, *pose[:3, 3], *Rotation.from_matrix(pose[:3, :3]).as_quat()] for pose in poses]
+        target.write_text("\n".join(" ".join(map(repr, map(float, row))) for row in rows))
+        return target, {}
+    frames = [{"camera_to_world": (pose @ np.diag([1, -1, -1, 1.0])).flatten().tolist(), "fov": 40} for pose in poses]
+    target.write_text(json.dumps({"render_height": 43, "render_width": 61, "camera_path": frames}))
+    return target, {}
+
+
+@pytest.mark.parametrize("path", [*PATHS, *FILES])
+@pytest.mark.parametrize("fov_deg", [None, 37.3])
+def test_a_path_that_is_given_back_is_the_same_to_the_bit(path: str, fov_deg: float | None, tmp_path: Path) -> None:
+    """Its trajectory.json tells square cameras as nerfstudio reads them, rounded, and beside them all digits."""
+    Image.new("RGB", (61, 43)).save(tmp_path / "photo.png")
+    how = {"scene_scale": 1.7, "frames": 3}
+    if path in FILES:
+        path, said = write_path(tmp_path, path)
+        how |= said
+    photograph, cameras = plan_path(read_photograph(tmp_path / "photo.png", fov_deg), str(path), **how)
+    lens = {"fov_deg": photograph.fov_deg}
+    document = {"photograph": lens, "exact": exact_path(photograph.view.camera, cameras)}
+    write_trajectory(tmp_path / "trajectory.json", [camera.square(64) for camera in cameras], extra=document)
+    again, recalled = plan_path(read_photograph(tmp_path / "photo.png"), str(tmp_path / "trajectory.json"))
+    assert torch.equal(again.view.camera.intrinsics, photograph.view.camera.intrinsics)
+    for one, other in zip(recalled, cameras, strict=True):
+        assert torch.equal(one.intrinsics, other.intrinsics)
+        assert torch.equal(one.extrinsics, other.extrinsics)
+    another = read_photograph(tmp_path / "photo.png", 80)  # is followed as any file is
+    assert len(plan_path(another, str(tmp_path / "trajectory.json"))[1]) == 3
+
+
+def test_frames_of_a_long_file_are_spaced_along_the_way() -> None:
+    """Half of these cameras stand at the beginning; evenly spaced in the file, half of the frames would, too."""
+    start = Camera.from_fov(58, 64, 48)
+    path = [start] * 10 + [Move(forward=float(k)).camera(start) for k in (1, 2, 3, 8)]
+    for frames in (5, 30):
+        chosen = resample(path, frames)
+        ahead = [float(camera.center[2]) for camera in chosen]
+        assert ahead == pytest.approx(np.linspace(0, 8, frames).tolist())
+    turn = [Move(pan_deg=float(k)).camera(start) for k in (0, 5, 30)]
+    yaw = [math.degrees(math.atan2(*camera.rotation[2, [0, 2]].tolist())) for camera in resample(turn, 4)]
+    assert yaw == pytest.approx([0, 10, 20, 30])
+    zoom = [Move(zoom=float(k)).camera(start) for k in (1, 4)]
+    assert resample(zoom, 3)[1].focal_and_center[0] == pytest.approx(2 * float(start.focal_and_center[0]))
+    assert resample(path, None) == path
+    assert len(resample([start], 3)) == len(resample([start] * 4, 3)) == 3
+    with pytest.raises(UserError, match="shows nothing"):
+        resample(path, 0)
+
+
+def test_a_convention_said_of_a_named_path_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (61, 43)).save(tmp_path / "photo.png")
+    with pytest.raises(UserError, match="opengl is said of a file of plain matrices, but orbit is a named path"):
+        plan_path(read_photograph(tmp_path / "photo.png"), "orbit", axes="opengl")

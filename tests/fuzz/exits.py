@@ -54,8 +54,9 @@ def end_of_run(results: Path) -> str:
     result = run_python("calculate_metrics.py", "calc", *arguments, processes=2)
     if result.returncode == 0:
         return "done"
-    found = re.search(r"Signal \d+ \(\w+\)|terminate called without an active exception", result.stderr)
-    return found[0] if found else f"exit code {result.returncode}: {result.stderr.strip().splitlines()[-1]}"
+    found = re.search(r"terminate called without an active exception|SIGABRT|SIGSEGV", result.stderr)
+    errors = [line for line in result.stderr.splitlines() if re.match(r"(\[rank\d\]: )?\w*(Error|Exception)\b", line)]
+    return found[0] if found else f"exit code {result.returncode}: {next(iter(errors), result.stderr[-200:])}"
 
 
 if __name__ == "__main__":

@@ -48,3 +48,9 @@ def test_without_translation_lines_exist_and_the_input_stays_as_it_was() -> None
     x, y, z = nudge_translation(pose)[0, :3, 3].tolist()
     assert (x, y) == pytest.approx((1e-5, 1e-5))
     assert z == pytest.approx(0.1 * 2**0.5 * 1e-5)
+
+
+def test_a_tiny_z_counts_as_none_up_to_and_with_the_limit() -> None:
+    pose = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
+    pose[:, :3, 3] = torch.tensor([[3.0, 4.0, 1e-5], [3.0, 4.0, -1e-5], [3.0, 4.0, 1.1e-5]])
+    assert nudge_translation(pose)[:, 2, 3].tolist() == pytest.approx([0.5, 0.5, 1.1e-5])

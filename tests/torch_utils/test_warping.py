@@ -351,3 +351,15 @@ def test_the_border_of_the_source_goes_on_where_it_has_no_pixel() -> None:
     assert (planes.std(dim=-1) < 1e-6).all()  # one column, again and again
     assert planes.min() >= sweep_picture().min()
     assert planes.max() <= sweep_picture().max()
+
+
+def test_a_plane_that_moves_by_three_pixels_leaves_three_columns_outside() -> None:
+    image, side, focal = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)), SIDE, 12.0
+    k = intrinsics(focal, side / 2)[None]
+    pose = torch.eye(4, dtype=torch.float64)[None].clone()
+    pose[0, 0, 3] = 3 / focal / 0.5
+    planes, inside = sweep_planes(image, pose, k, k, torch.tensor([0.0, 0.5]))
+    assert inside[0, 0].all()
+    assert inside[0, 1, 0].sum(dim=1).tolist() == [side - 3] * side
+    assert not inside[0, 1, 0, :, -3:].any()
+    torch.testing.assert_close(planes[0, 1, :, :, :-3], image[0, :, :, 3:], rtol=0, atol=1e-4)

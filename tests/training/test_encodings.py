@@ -16,7 +16,7 @@ from tests.golden import TINY, fill
 from torch_utils.cameras import GEOMETRY_DIM, Camera, View, geometry_vector
 from torch_utils.warping import euler_rotation
 from training import precond
-from training.conditioning import Conditioning, low_resolution_image
+from training.conditioning import Conditioning, shrink_and_enlarge
 from training.encodings import EncodingConfig, Encodings, PlaneSweep
 from training.generation import NovelViewSampler
 from training.model_io import load_network, save_network
@@ -81,14 +81,20 @@ def test_super_resolution_is_by_a_factor_of_four() -> None:
 def test_channels_of_the_denoiser_are_in_the_order_of_the_weights() -> None:
     net = fill(NVPrecond(**TINY, super_res=True, noisy_sr=0, warp_depth_coor=True, plane_sweep=2, logvar_channels=8))
     src, geometry = torch.rand(1, 4, SIDE, SIDE) + 0.5, geometry_of(euler_rotation(0, 5, 0), (0.2, 0, 0))
-    low, dst, sigma = torch.rand(1, 3, SIDE, SIDE), torch.rand(1, 3, SIDE, SIDE), torch.tensor(2.0)
+    conditioning_image, dst, sigma = torch.rand(1, 3, SIDE, SIDE), torch.rand(1, 3, SIDE, SIDE), torch.tensor(2.0)
     seen: list[torch.Tensor] = []
     net.unet.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    net(src, dst, sigma, geometry, low)
-    prepared = net.prepare(src, geometry, low)
+    net(src, dst, sigma, geometry, conditioning_image)
+    prepared = net.prepare(src, geometry, conditioning_image)
     _, (coordinates,), (planes, outside, details) = prepared.told
     c_in = 1 / math.sqrt(2.0**2 + 0.5**2)
-    expected = [c_in * (dst - low - details.mean(dim=1)), low, coordinates, planes.flatten(1, 2), outside]
+    expected = [
+        c_in * (dst - conditioning_image - details.mean(dim=1)),
+        conditioning_image,
+        coordinates,
+        planes.flatten(1, 2),
+        outside,
+    ]
     torch.testing.assert_close(seen[0], torch.cat(expected, dim=1))
     assert torch.equal(prepared.encoder_input[0][:, :3], src[:, :3])
 
@@ -100,7 +106,7 @@ def test_matching_costs_vanish_where_the_depth_of_a_plane_is_true() -> None:
     src = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     geometry = geometry_of(torch.eye(3), (2.0, 0, 0))
     planes, *_ = PlaneSweep(config, channels=3).prepare(Conditioning(src, None, geometry), None)
-    low = low_resolution_image(planes[:, 2])
+    low = shrink_and_enlarge(planes[:, 2])
     told = sweep.prepare(Conditioning(src, None, geometry, low), None)
     seen, outside, costs = sweep.input(sweep.draw(told, torch.zeros_like))
     assert costs.shape == outside.shape == (1, 4, SIDE, SIDE)
@@ -158,21 +164,22 @@ def test_another_inner_network_stands_in_the_place_of_the_unet(
     """It is trained, saved, read, frozen and sampled from like any other."""
     monkeypatch.setitem(precond.ARCHITECTURES, "ten lines", TenLines)
     net = NVPrecond(img_resolution=SIDE, architecture="ten lines", **options)
-    low = torch.rand(2, 3, SIDE, SIDE) if net.super_res else None
+    conditioning_image = torch.rand(2, 3, SIDE, SIDE) if net.super_res else None
     src, dst, geometry = torch.rand(2, 3, SIDE, SIDE), torch.rand(2, 3, SIDE, SIDE), torch.randn(2, GEOMETRY_DIM)
-    denoised, logvar = net(src, dst, torch.ones(2), geometry, low, return_logvar=True)
+    denoised, logvar = net(src, dst, torch.ones(2), geometry, conditioning_image, return_logvar=True)
     (denoised.square().mean() + logvar.mean()).backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
 
     save_network(tmp_path / "net.safetensors", net)
     again = load_network(tmp_path / "net.safetensors").freeze()
-    prepared = again.prepare(src, geometry, low)
+    prepared = again.prepare(src, geometry, conditioning_image)
     zero = {"randn_like": torch.zeros_like}
-    expected = net(src, dst, torch.ones(2), geometry, low, **zero)
+    expected = net(src, dst, torch.ones(2), geometry, conditioning_image, **zero)
     torch.testing.assert_close(again(prepared, dst, torch.ones(2), **zero), expected, rtol=1e-5, atol=1e-5)
     view = View(torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), Camera.from_fov(60, SIDE, SIDE))
     sampler = NovelViewSampler(again, config=SamplingConfig(num_steps=2))
-    assert sampler([[view, view]], [view.camera], [0], None if low is None else low[:1]).shape == (1, 3, SIDE, SIDE)
+    first = None if conditioning_image is None else conditioning_image[:1]
+    assert sampler([[view, view]], [view.camera], [0], first).shape == (1, 3, SIDE, SIDE)
 
 
 def test_an_architecture_that_nobody_built_is_refused() -> None:

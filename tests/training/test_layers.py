@@ -8,7 +8,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.golden import relative_error
-from training.layers import MPConv, MPFourier, MPHeads, attend, mp_cat, mp_sum, normalize, normalize_weights, resample
+from training.layers import (
+    MP_SILU_GAIN,
+    MPConv,
+    MPFourier,
+    MPHeads,
+    attend,
+    mp_cat,
+    mp_sum,
+    normalize,
+    normalize_weights,
+    resample,
+)
 
 
 def test_normalize_divides_by_the_rms() -> None:
@@ -115,3 +126,19 @@ def test_gradient_of_attention_in_half_precision_is_that_of_torch(biased: bool) 
     attend(*half).backward(grad.bfloat16())
     for ours, theirs in zip(half, exact, strict=True):
         assert relative_error(ours.grad, theirs.grad) < 2e-2
+
+
+def test_silu_of_unit_noise_times_its_gain_has_unit_magnitude() -> None:
+    x = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    assert (F.silu(x) * MP_SILU_GAIN).square().mean().sqrt().item() == pytest.approx(1, abs=0.01)
+
+
+def test_a_frozen_layer_is_neither_trained_nor_normalised_again() -> None:
+    layer, x = MPConv(4, 6, 3, gain=0.5).train(), torch.randn(2, 4, 8, 8)
+    layer.freeze(torch.float32)
+    assert layer.frozen
+    assert not layer.weight.requires_grad
+    before = layer(x)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    torch.testing.assert_close(layer(x), 2 * before)

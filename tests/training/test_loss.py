@@ -12,7 +12,7 @@ from metrics.lpips import load_lpips
 from torch_utils.batches import Batch
 from torch_utils.cameras import GEOMETRY_DIM, pixels_to_float
 from torch_utils.random import SeededGenerators
-from training.conditioning import low_resolution_image
+from training.conditioning import shrink_and_enlarge
 from training.encodings import EncodingConfig, Encodings
 from training.loss import NVLoss, PerceptualTerm
 
@@ -25,9 +25,15 @@ class KnownAnswer(nn.Module):
         self.answer, self.u = answer, u
 
     def forward(
-        self, src: torch.Tensor, dst: torch.Tensor, sigma: torch.Tensor, geometry: torch.Tensor, low: Any, **_: Any
+        self,
+        src: torch.Tensor,
+        dst: torch.Tensor,
+        sigma: torch.Tensor,
+        geometry: torch.Tensor,
+        conditioning_image: Any,
+        **_: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.src, self.dst, self.sigma, self.low = src, dst, sigma, low
+        self.src, self.dst, self.sigma, self.conditioning_image = src, dst, sigma, conditioning_image
         return self.answer, torch.full((len(dst), 1, 1, 1), self.u)
 
 
@@ -78,7 +84,7 @@ def test_super_resolution_and_depth_inputs() -> None:
     NVLoss(encodings=Encodings(EncodingConfig(super_res=True, warp_depth_coor=True)))(
         net, batch, SeededGenerators([1, 2, 3])
     )
-    torch.testing.assert_close(net.low, low_resolution_image(pixels_to_float(batch.target)))
+    torch.testing.assert_close(net.conditioning_image, shrink_and_enlarge(pixels_to_float(batch.target)))
     assert torch.equal(net.src[:, 3:], batch.depth)
 
 
@@ -103,7 +109,7 @@ def test_the_perceptual_term_is_added_at_low_noise_alone() -> None:
 def test_the_perceptual_term_teaches() -> None:
     """LPIPS of AlexNet: its gradient leads from a blurred view towards the true one."""
     y = pixels_to_float(make_batch(2).target).repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
-    blurred = low_resolution_image(y).requires_grad_()
+    blurred = shrink_and_enlarge(y).requires_grad_()
     term = PerceptualTerm(load_lpips().distance, 1.0, 0.5)
     before = term(blurred, y, torch.tensor([0.1, 0.9]))
     assert before[0] > 0.1
@@ -114,3 +120,13 @@ def test_the_perceptual_term_teaches() -> None:
         step = blurred - 0.05 * gradient / gradient.abs().amax()
         assert term(step, y, torch.tensor([0.1, 0.9])).sum() < before.sum()
     assert float((gradient[0] * (y - blurred.detach())[0]).sum()) < 0
+
+
+def test_noise_is_added_to_the_target_at_the_published_levels() -> None:
+    batch, net = make_batch(), KnownAnswer(torch.zeros(3, 3, 16, 16))
+    NVLoss()(net, batch, SeededGenerators([1, 2, 3]))
+    generators = SeededGenerators([1, 2, 3])
+    sigma = (generators.randn([]) * 1.6 - 0.8).exp()
+    torch.testing.assert_close(net.sigma, sigma)
+    y = pixels_to_float(batch.target)
+    torch.testing.assert_close(net.dst, y + generators.randn_like(y) * sigma[:, None, None, None])

@@ -6,7 +6,7 @@ import torch
 from dnnlib.util import UserError
 from tests.golden import TINY, golden_network, relative_error, tensors, tiny_network, vectors
 from torch_utils.cameras import GEOMETRY_DIM, Camera, geometry_vector
-from training.conditioning import Prepared, low_resolution_image, normalize_inverse_depth, warp_grid
+from training.conditioning import Prepared, normalize_inverse_depth, shrink_and_enlarge, warp_grid
 from training.model_io import load_network
 from training.precond import NVPrecond
 
@@ -35,8 +35,8 @@ def test_state_dict_is_the_published_one(config: str) -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_network_gives_the_published_numbers(config: str) -> None:
     net, tolerance = golden_network(config), TOLERANCE.get(config, 1e-5)
-    src, dst, sigma, geometry, cond = call(config)
-    out, logvar = net(src, dst, sigma, geometry, cond, return_logvar=True)
+    src, dst, sigma, geometry, conditioning_image = call(config)
+    out, logvar = net(src, dst, sigma, geometry, conditioning_image, return_logvar=True)
     assert relative_error(out, tensors()[f"net/{config}/out"]) < tolerance
     assert relative_error(logvar, tensors()[f"net/{config}/logvar"]) < 1e-5
     features = net.encode_source(src, sigma, geometry)
@@ -51,20 +51,24 @@ def test_network_gives_the_published_numbers(config: str) -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_what_is_computed_once_gives_the_same(config: str) -> None:
     net = golden_network(config)
-    src, dst, sigma, geometry, cond = call(config)
-    expected = net(src, dst, sigma, geometry, cond)
+    src, dst, sigma, geometry, conditioning_image = call(config)
+    expected = net(src, dst, sigma, geometry, conditioning_image)
     features = net.encode_source(src, sigma, geometry)
-    again = net(src, dst, sigma, geometry, cond, source_features=features)
+    again = net(src, dst, sigma, geometry, conditioning_image, source_features=features)
     torch.testing.assert_close(again, expected, rtol=0, atol=0)
-    torch.testing.assert_close(net(net.prepare(src, geometry, cond), dst, sigma), expected, rtol=0, atol=0)
+    torch.testing.assert_close(
+        net(net.prepare(src, geometry, conditioning_image), dst, sigma), expected, rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_what_is_prepared_can_be_taken_apart_and_put_together(config: str) -> None:
     net = golden_network(config).freeze()
-    src, dst, sigma, geometry, cond = call(config)
-    expected = net(src, dst, sigma, geometry, cond)
-    first, second = (net.prepare(*(None if t is None else t[k : k + 1] for t in (src, geometry, cond))) for k in (0, 1))
+    src, dst, sigma, geometry, conditioning_image = call(config)
+    expected = net(src, dst, sigma, geometry, conditioning_image)
+    first, second = (
+        net.prepare(*(None if t is None else t[k : k + 1] for t in (src, geometry, conditioning_image))) for k in (0, 1)
+    )
     both = Prepared.cat([first, second])
     torch.testing.assert_close(net(both, dst, sigma), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(net(both[1:], dst[1:], sigma[1:]), expected[1:], rtol=1e-5, atol=1e-5)
@@ -160,8 +164,8 @@ def test_every_parameter_of_every_combination_gets_a_gradient(options: dict) -> 
     net = NVPrecond(**TINY, **options).train()
     for parameter in net.parameters():  # gains start at zero and would hide what is behind them
         parameter.data.add_(0.1)
-    low = torch.randn(2, 3, 16, 16) if options.get("super_res") else None
-    denoised, logvar = net(*tiny_inputs(net), low, return_logvar=True)
+    conditioning_image = torch.randn(2, 3, 16, 16) if options.get("super_res") else None
+    denoised, logvar = net(*tiny_inputs(net), conditioning_image, return_logvar=True)
     (denoised.pow(2).mean() + logvar.mean()).backward()
     silent = {name for name, p in net.named_parameters() if p.grad is None or not bool(p.grad.any())}
     dead_without_source = {name for name in silent if "x_attn_kv" in name or "emb_label" in name}
@@ -195,7 +199,7 @@ def test_arguments_stay_as_they_were() -> None:
     assert all(torch.equal(a, b) for a, b in zip(arguments, before, strict=True))
 
 
-def test_super_resolution_needs_its_low_resolution_image() -> None:
+def test_super_resolution_needs_its_shrink_and_enlarge() -> None:
     net = NVPrecond(**TINY, super_res=True)
     with pytest.raises(ValueError, match="low-resolution"):
         net(*tiny_inputs(net))
@@ -220,10 +224,10 @@ def test_an_untrained_network_with_a_plane_sweep_expects_the_mean_of_the_planes(
 
 def test_super_resolution_with_a_plane_sweep_adds_the_details_of_the_planes() -> None:
     net = NVPrecond(**TINY, plane_sweep=4, sigma_data=0.1, super_res=True, noisy_sr=0)
-    src, low, geometry = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16), camera_moved_by(0.2)
-    mean = net.prepare(src, geometry, low).told[1][0].mean(dim=1)
-    denoised = net(src, 1e4 * torch.randn(1, 3, 16, 16), torch.tensor([1e4]), geometry, low)
-    torch.testing.assert_close(denoised, low + mean - low_resolution_image(mean), atol=1e-4, rtol=0)
+    src, conditioning_image, geometry = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16), camera_moved_by(0.2)
+    mean = net.prepare(src, geometry, conditioning_image).told[1][0].mean(dim=1)
+    denoised = net(src, 1e4 * torch.randn(1, 3, 16, 16), torch.tensor([1e4]), geometry, conditioning_image)
+    torch.testing.assert_close(denoised, conditioning_image + mean - shrink_and_enlarge(mean), atol=1e-4, rtol=0)
 
 
 def test_options_that_want_the_same_channel_are_refused() -> None:
@@ -252,13 +256,13 @@ def test_inverse_depth_is_relative_to_the_nearest_pixel() -> None:
     torch.testing.assert_close(normalize_inverse_depth(10 * depth), expected)
 
 
-def test_low_resolution_image_keeps_what_a_quarter_of_the_size_can_show() -> None:
-    assert torch.allclose(low_resolution_image(torch.full((1, 3, 32, 32), 0.3)), torch.tensor(0.3))
+def test_shrink_and_enlarge_keeps_what_a_quarter_of_the_size_can_show() -> None:
+    assert torch.allclose(shrink_and_enlarge(torch.full((1, 3, 32, 32), 0.3)), torch.tensor(0.3))
     ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
-    inner = (low_resolution_image(ramp) - ramp)[..., 8:-8]
+    inner = (shrink_and_enlarge(ramp) - ramp)[..., 8:-8]
     assert float(inner.abs().max()) < 1e-3
     noise = torch.randn(1, 3, 64, 64)
-    assert float(low_resolution_image(noise).std()) < 0.4 * float(noise.std())
+    assert float(shrink_and_enlarge(noise).std()) < 0.4 * float(noise.std())
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -65,11 +65,11 @@ class Sampler:
 
     def __init__(self, watch: Watch, unbearable: Sequence[int] = (), room: int = BATCH) -> None:
         self.watch, self.unbearable, self.room = watch, unbearable, room
-        self.net = SimpleNamespace(encodings=SimpleNamespace(conditioning_image=lambda _: None))
+        self.net = SimpleNamespace(super_res=False)
         self.resolution, self.device = SIDE, torch.device("cpu")
 
     def __call__(
-        self, sources: Sequence[View], targets: Sequence[Camera], seeds: Sequence[int], low: None = None
+        self, sources: Sequence[View], targets: Sequence[Camera], seeds: Sequence[int], conditioning_image: None = None
     ) -> torch.Tensor:
         if len(seeds) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory.")

@@ -45,7 +45,7 @@ from training.training_loop import Trainer, train
 
 # Sums over images in another order differ by float32 rounding, which Adam's division then amplifies a little.
 LOSS_TOLERANCE = 2e-6
-WEIGHT_TOLERANCE = 5e-5
+WEIGHT_TOLERANCE = 3e-4  # of Adam's second moments, where it is largest
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from PIL import Image
 
 from datasets.trajectories import Move
+from datasets.user_image import Photograph, read_photograph
 from dnnlib import UserError, imaging
 from dnnlib.page import Upload
 from metrics.neighbours import NeighbourReport
@@ -64,15 +67,39 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
         renderer.open(upload)
 
 
+def test_one_photograph_is_decoded_at_a_time(
+    renderer: PageRenderer, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, most = [], 0
+
+    def read(file: Path, fov_deg: float | None) -> Photograph:
+        nonlocal most
+        at_once.append(file)
+        most = max(most, len(at_once))
+        time.sleep(0.02)
+        at_once.pop()
+        return read_photograph(file, fov_deg)
+
+    monkeypatch.setattr(renderer, "_read", read)
+    threads = [threading.Thread(target=renderer.open, args=(upload,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
 def test_a_draft_has_the_camera_of_the_picture_it_announces(
     renderer: PageRenderer, upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cameras: list[Camera] = []
     make = NovelViewSampler.__call__
 
-    def watch(self: NovelViewSampler, sources: Any, targets: Any, seeds: Any, low: Any = None) -> torch.Tensor:
+    def watch(
+        self: NovelViewSampler, sources: Any, targets: Any, seeds: Any, conditioning_image: Any = None
+    ) -> torch.Tensor:
         cameras.extend(targets)
-        return make(self, sources, targets, seeds, low)
+        return make(self, sources, targets, seeds, conditioning_image)
 
     monkeypatch.setattr(NovelViewSampler, "__call__", watch)
     wish = {"move": {"pan_deg": 7, "forward": 0.5, "zoom": 1.2}, "fov": 50, "scene_scale": 2}

@@ -235,9 +235,10 @@ def test_a_path_is_stepped_through_and_downloaded(page: Any, tmp_path: Path) -> 
 def test_one_walks_on_from_the_frame_of_a_path_that_is_seen(page: Any) -> None:
     follow(page, "truck", 3)
     assert not page.find_elements("css selector", "#steps[hidden]")
-    drag(page, 0, 20)
-    until(lambda: done(page))
-    assert float(value(page, "right")) == pytest.approx(0.75, abs=0.01)
+    for _ in range(2):  # and no further
+        drag(page, 0, 20)
+        until(lambda: done(page))
+        assert float(value(page, "right")) == pytest.approx(0.75, abs=0.01)
     assert page.find_elements("css selector", "#steps[hidden]")  # the stepper goes with the path
 
 

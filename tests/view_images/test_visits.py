@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.view_images.driving import (
     done,
     drop,
     errors,
+    fetched,
     message,
     open_photograph,
     photograph,
@@ -274,3 +276,27 @@ def test_two_fingers_go_ahead_as_they_part(page: Any) -> None:
         assert float(value(page, "right")) == pytest.approx(0, abs=0.02)
     finally:
         page.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
+def test_the_lens_of_a_path_lasts_until_another_one(page: Any, tmp_path: Path) -> None:
+    """And whoever walks on from a frame of it keeps it: the picture is the one that was announced."""
+    pose = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    frames = [{"file_path": f"{k}.png", "transform_matrix": pose} for k in range(2)]
+    lens = {"w": 100, "h": 100, "fl_x": 100, "fl_y": 100, "cx": 50, "cy": 50}
+    (tmp_path / "path.json").write_text(json.dumps({**lens, "frames": frames}))
+    page.execute_script("document.getElementById('paths').open = true")
+    set_value(page, "name", "from a file")
+    page.find_element("id", "pathfile").send_keys(str(tmp_path / "path.json"))
+    click(page, "follow")
+    until(lambda: done(page) and page.find_element("id", "frame").get_property("max") == "1")
+    placeholder = "return document.getElementById('fov').placeholder"
+    assert page.execute_script(placeholder) == "53.1"
+    page.find_element("id", "stage").send_keys("d")
+    until(lambda: done(page) and page.find_elements("css selector", "#steps[hidden]"))
+    trajectory = json.loads(fetched(page, page.find_element("id", "path").get_property("href")))
+    assert trajectory["photograph"]["fov_deg"] == pytest.approx(53.13, abs=0.01)
+    set_value(page, "name", "pan")
+    set_value(page, "frames", 2)
+    click(page, "follow")
+    until(lambda: done(page) and page.find_element("id", "frame").get_property("max") == "1")
+    assert page.execute_script(placeholder) == "58"

@@ -33,7 +33,9 @@ export class KeyFrames {
   }
 
   // What the server is asked for.
-  get request() { return {keys: this.keys.map(({time, move}) => ({time, ...move})), frames: Number($("keycount").value)}; }
+  get request() {
+    return {keys: this.keys.map(({time, move}) => ({time, ...move})), frames: Number($("keycount").value)};
+  }
 
   hold(event) {
     const index = [...$("timeline").children].indexOf(event.target);

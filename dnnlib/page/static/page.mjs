@@ -22,9 +22,16 @@ const fov = () => number("fov") || state.followed?.fov || state.photograph?.fov 
 const scale = () => number("scale") || 1;
 const moveCamera = () => moved(state.move, fov(), scale());
 
-const stage = new Stage({fov, scale, move: () => state.move, change, settle: show});
-const results = new Results(server, (address, camera) => { stage.look(camera); return stage.showView(address, camera); });
-const keyframes = new KeyFrames({move: () => ({...state.move}), go: move => { change(move); show(); }, changed: remember});
+const stage = new Stage({fov, scale, move: here, change, settle: show});
+const results = new Results(server, (address, camera) => {
+  stage.look(camera);
+  return stage.showView(address, camera);
+});
+const keyframes = new KeyFrames({
+  move: () => ({...here()}),
+  go: move => { change(move); show(); },
+  changed: remember,
+});
 
 function say(text, error = false) { $("message").textContent = text; $("message").className = error ? "error" : ""; }
 function tell(error) {
@@ -48,11 +55,12 @@ function remember() {
 const open = attempt(async file => {
   if (!file) return;
   say("Reading the photograph …");
-  await halt();
+  halt();
   const photograph = await server.upload(file);
   begin(photograph);
   $("fov").value = "";
-  say(`${photograph.name}; field of view ${Number(photograph.fov.toFixed(1))}°${photograph.fov_from === "default" ? ", a guess" : ""}.`);
+  const guess = photograph.fov_from === "default" ? ", a guess" : "";
+  say(`${photograph.name}; field of view ${Number(photograph.fov.toFixed(1))}°${guess}.`);
 });
 
 // Everything on the page is that photograph's.
@@ -71,7 +79,8 @@ function begin(photograph) {
 function lens() {
   const {fov, fov_from} = state.followed ?? state.photograph;
   $("fov").placeholder = Number(fov.toFixed(1));
-  $("lens").textContent = `Field of view in degrees, of the shorter side; from ${{default: "nothing: a guess", path: "the path"}[fov_from] ?? fov_from}.`;
+  const source = {default: "nothing: a guess", path: "the path"}[fov_from] ?? fov_from;
+  $("lens").textContent = `Field of view in degrees, of the shorter side; from ${source}.`;
 }
 
 // The camera
@@ -81,11 +90,13 @@ for (const [name, title, low, high] of AXES) { // a slider and a number each, al
   row.className = "row";
   label.textContent = title;
   label.htmlFor = name;
-  const [slider, field] = ["range", "number"].map(type => Object.assign(document.createElement("input"), {type, step: "any"}));
+  const input = type => Object.assign(document.createElement("input"), {type, step: "any"});
+  const [slider, field] = [input("range"), input("number")];
   Object.assign(slider, {min: low, max: high, step: 0.05, value: START[name], id: `${name}_slider`});
   Object.assign(field, {id: name, value: START[name]});
   slider.setAttribute("aria-label", title);
-  const set = input => change({...state.move, [name]: input.value === "" ? START[name] : Number(input.value)}, input);
+  const read = source => source.value === "" ? START[name] : Number(source.value);
+  const set = source => change({...here(), [name]: read(source)}, source);
   slider.oninput = () => set(slider);
   field.oninput = () => { if (!(name === "zoom" && !(Number(field.value) > 0))) set(field); };
   slider.onchange = field.onchange = () => show();
@@ -102,16 +113,27 @@ function setMove(move, source) {
   stage.look(moveCamera());
 }
 
+// The move that leads to what is seen: after a path one goes on from its frame.
+function here() { return results.frames.length > 1 ? moveTo(results.camera, fov(), scale()) : state.move; }
+
 // The camera moves: what is known is seen at once, a draft of the rest as soon as it is there.
 function change(move, source) {
   if (!state.photograph) return;
-  results.stop();
+  stopListening();
   stopSketch();
+  if (results.frames.length > 1) results.clear();
   setMove(move, source);
   draft();
 }
 
-const base = () => ({photograph: state.photograph.photograph, fov: number("fov"), seed: number("seed") ?? 0, scene_scale: scale()});
+// A path tells its own lens; whoever goes on from it keeps that.
+const base = wish => ({
+  photograph: state.photograph.photograph,
+  fov: number("fov") ?? (wish.path || wish.file ? undefined : state.followed?.fov),
+  seed: number("seed") ?? 0,
+  scene_scale: scale(),
+  ...wish,
+});
 let drafting = false, wantsDraft = false;
 async function draft() {
   wantsDraft = true;
@@ -121,7 +143,7 @@ async function draft() {
     while (wantsDraft) {
       wantsDraft = false;
       const camera = moveCamera(), asked = ++state.asked;
-      const result = await server.render({...base(), move: state.move, preview: true});
+      const result = await server.render(base({move: state.move, preview: true}));
       const frame = await new Promise(resolve => server.listen(result, () => null, event => {
         if (event.frame) resolve(event.frame);
         if (event.error) say(event.error, true);
@@ -136,19 +158,22 @@ async function draft() {
 // Rendering
 
 let deaf = null; // stops listening to what is being rendered
-async function halt() {
-  wantsDraft = false;
-  state.asked++;
-  stopSketch();
+function stopListening() {
   deaf?.();
   deaf = null;
   $("busy").className = "idle";
 }
+function halt() {
+  wantsDraft = false;
+  state.asked++;
+  stopSketch();
+  stopListening();
+}
 
 const render = attempt(async (wish, cameras) => {
-  await halt();
+  halt();
   const asked = state.asked;
-  const request = {...base(), samples: number("samples") ?? 1, condition: $("condition").value, ...wish};
+  const request = {...base(wish), samples: number("samples") ?? 1, condition: $("condition").value};
   if (!cameras) cameras = await plan(request);
   if (asked !== state.asked) return;
   const result = await server.render(request);
@@ -158,7 +183,7 @@ const render = attempt(async (wish, cameras) => {
 // Where the cameras of a request will stand, and the lens that its file tells.
 async function plan(request) {
   const planned = await server.plan(request);
-  state.followed = planned.fov_from === "path" ? planned : null;
+  if (!request.keys) state.followed = planned.fov_from === "path" ? planned : null;
   lens();
   return planned.cameras.map(fromNumbers);
 }
@@ -182,7 +207,8 @@ function hear(result, cameras) {
 function busy({place, progress = 0, seconds_left}) {
   $("busy").className = "";
   $("progress").value = progress;
-  $("left").textContent = place ? `waiting, place ${place} in the queue` : seconds_left === undefined ? "" : `${time(seconds_left)} left`;
+  const left = seconds_left === undefined ? "" : `${time(seconds_left)} left`;
+  $("left").textContent = place ? `waiting, place ${place} in the queue` : left;
   say(place ? "Somebody else's picture is being made." : "Making it …");
 }
 const time = seconds => seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`;
@@ -198,15 +224,17 @@ function show() {
 let sketching = null;
 function stopSketch() { clearInterval(sketching); sketching = null; }
 const sketch = attempt(async wish => {
-  await halt();
+  halt();
   results.clear();
   stage.hideView();
-  const cameras = await plan({...base(), ...wish});
+  const cameras = await plan(base(wish));
   let k = 0;
   say("This is what the photograph knows of the path.");
   sketching = setInterval(() => {
     stage.look(cameras[k]);
-    if (++k >= cameras.length) { stopSketch(); setTimeout(() => { if (!sketching && !results.result) stage.look(moveCamera()); }, 600); }
+    if (++k < cameras.length) return;
+    stopSketch();
+    setTimeout(() => { if (!sketching && !results.result) stage.look(moveCamera()); }, 600);
   }, FRAME_MS);
 });
 
@@ -214,7 +242,8 @@ async function wantedPath() {
   const file = $("pathfile").files[0], name = $("name").value, frames = number("frames");
   if (name !== FILE) return {path: name, frames, amount: number("amount")};
   if (!file) throw new Said("Choose the file of a path first.");
-  return {file: {name: file.name, text: await file.text(), convention: $("convention").value, pose: $("pose").value}, frames};
+  const [convention, pose] = [$("convention").value, $("pose").value];
+  return {file: {name: file.name, text: await file.text(), convention, pose}, frames};
 }
 $("follow").onclick = attempt(async () => render(await wantedPath()));
 $("sketch").onclick = attempt(async () => sketch(await wantedPath()));
@@ -238,15 +267,15 @@ $("show").onclick = show;
 $("reset").onclick = () => { change({...START}); show(); };
 $("cancel").onclick = attempt(() => server.cancel(results.result));
 $("compare").oninput = () => stage.compare(Number($("compare").value));
-for (const id of ["fov", "scale", "seed", "samples"]) $(id).addEventListener("change", () => { change(state.move); show(); });
+for (const id of ["fov", "scale", "seed", "samples"]) $(id).addEventListener("change", () => {
+  if (results.frames.length > 1) return say("The next picture will have it."); // and the path stays
+  change(state.move);
+  show();
+});
 document.addEventListener("change", remember);
 document.addEventListener("toggle", remember, true);
 
-// After a path one goes on from the frame that is seen.
-$("stage").addEventListener("pointerdown", () => {
-  results.stop();
-  if (results.frames.length > 1) setMove(moveTo(results.camera, fov(), scale()));
-}, true);
+$("stage").addEventListener("pointerdown", () => results.stop(), true);
 
 $("drop").onclick = $("another").onclick = () => $("file").click();
 $("file").onchange = () => { open($("file").files[0]); $("file").value = ""; };

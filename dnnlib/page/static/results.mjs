@@ -62,7 +62,7 @@ export class Results {
       button.setAttribute("aria-pressed", String(kind === this.kind));
       button.onclick = () => {
         this.kind = kind;
-        for (const [k, other] of [...$("shown").children].entries()) other.setAttribute("aria-pressed", String(k === kind));
+        [...$("shown").children].forEach((other, k) => other.setAttribute("aria-pressed", String(k === kind)));
         this.look(this.at);
       };
       return button;

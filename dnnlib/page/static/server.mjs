@@ -1,6 +1,7 @@
 // Questions to the server. What goes wrong is `Said`.
 
-const LOST = "The server does not answer. Is view_images.py still running? If it was started again, open the address that it shows.";
+const LOST = "The server does not answer. Is view_images.py still running? "
+  + "If it was started again, open the address that it shows.";
 export class Said extends Error {} // with a text for people
 class Gone extends Said {}
 
@@ -69,4 +70,5 @@ export class Server {
   }
 }
 
-const sentence = text => text.replace(/^[a-z](?=[a-z]* )/, letter => letter.toUpperCase()) + (/[.!?]$/.test(text) ? "" : ".");
+const sentence = text =>
+  text.replace(/^[a-z](?=[a-z]* )/, letter => letter.toUpperCase()) + (/[.!?]$/.test(text) ? "" : ".");

@@ -94,7 +94,8 @@ export class Stage {
       fingers.set(event.pointerId, [event.clientX, event.clientY]);
       const now = hand(), [right, down] = [(now.x - grip.x) / this.side, (now.y - grip.y) / this.side];
       if (!grip.move && now.count < 2 && Math.hypot(right, down) * this.side < NEARLY_STILL) return;
-      const from = grip.move ??= this.control.move(), fov = this.control.fov(), distance = SUBJECT / this.control.scale();
+      const from = grip.move ??= this.control.move();
+      const fov = this.control.fov(), distance = SUBJECT / this.control.scale();
       const degrees = fov / from.zoom, units = distance / (focal(fov) * from.zoom);
       this.control.change(event.shiftKey || now.count > 1
         ? walked(from, -right * units, down * units, distance * (1 - grip.span / now.span))
@@ -108,15 +109,16 @@ export class Stage {
     };
     stage.addEventListener("wheel", event => {
       event.preventDefault();
-      const lines = event.deltaMode ? 16 : 1;
-      this.control.change(walked(this.control.move(), 0, 0, -Math.max(-120, Math.min(120, event.deltaY * lines)) / 800));
+      const pixels = event.deltaY * (event.deltaMode ? 16 : 1); // or lines
+      this.control.change(walked(this.control.move(), 0, 0, -Math.max(-120, Math.min(120, pixels)) / 800));
       clearTimeout(this.resting);
       this.resting = setTimeout(() => this.control.settle(), 350);
     }, {passive: false});
   }
 
   listenToKeys() {
-    const writing = event => event.target.closest("input, select, textarea, summary") || event.ctrlKey || event.metaKey || event.altKey;
+    const writing = event => event.target.closest("input, select, textarea, summary")
+      || event.ctrlKey || event.metaKey || event.altKey;
     document.addEventListener("keydown", event => {
       if (!this.size || writing(event)) return;
       if (event.code in ARROWS && event.target !== $("stage")) return;

@@ -1,0 +1,231 @@
+"""Damaged and absurd files for every reader: python -m tests.fuzz.readers --minutes=5
+
+Whole files are changed at random: bytes, lengths, ends, and in JSON and text the values. A reader may take them or
+refuse them with a UserError in one line (of a clip: UnusableClip); all else is a fault, and so is more than 5 s.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import json
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from dnnlib.imaging import read_image, save_png
+from dnnlib.util import UserError
+from tests.golden import DATA, TINY
+
+MOST_S = 5.0
+MOST_BYTES = 500 << 20
+_TEXTS = ("nan", "inf", "-1", "0", "1e999", "9" * 5000, "-9223372036854775809", "\x1b]0;x\x07", "\0", "é" * 50, "../x")
+_VALUES = (None, True, [], {}, "", "x", -1, 0, 1e308, 10**400, float("nan"), [[]], {"a": 1}, "../../x", "\x1b", 2**63)
+_NUMBERS = (b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7, b"\0" * 7 + b"\1")
+
+Reader = Callable[[Path], Any]
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """The bytes of a file with one to four changes."""
+    for _ in range(rng.randint(1, 4)):
+        changed = _json(data, rng) if data[:1] in (b"{", b"[") and rng.random() < 0.7 else None
+        data = _bytes(data, rng) if changed is None else changed
+    return data
+
+
+def _bytes(data: bytes, rng: random.Random) -> bytes:
+    place, kind = rng.randint(0, max(len(data) - 1, 0)), rng.randrange(7)
+    if rng.random() < 0.5:
+        place = min(place, rng.randint(0, 400))  # heads tell lengths
+    if kind == 0:
+        return data[:place]
+    if kind == 1:
+        return data[:place] + bytes([rng.randrange(256)]) + data[place + 1 :]
+    if kind == 2:
+        return data[:place] + rng.randbytes(rng.randint(1, 16)) + data[place:]
+    if kind == 3:
+        return data[:place] + rng.choice(_NUMBERS) + data[place + 8 :]
+    if kind == 4:
+        return data[:place] + rng.choice(_TEXTS).encode() + data[place + rng.randint(0, 12) :]
+    if kind == 5:
+        return data[:place] + data[place : place + rng.randint(1, 200)] * rng.randint(2, 40) + data[place:]
+    return data[:place] + data[place + rng.randint(1, 100) :]
+
+
+def _json(data: bytes, rng: random.Random) -> bytes | None:
+    """JSON with one value, somewhere inside, in another's place; None where it is none any more."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    parent, key = [content], 0
+    while isinstance(parent[key], (dict, list)) and parent[key] and rng.random() < 0.9:
+        parent = parent[key]
+        key = rng.choice(list(parent)) if isinstance(parent, dict) else rng.randrange(len(parent))
+    if rng.random() < 0.2 and isinstance(parent, dict):
+        del parent[key]
+    else:
+        parent[key] = rng.choice(_VALUES)
+    sys.set_int_max_str_digits(0)  # for this one moment: the reader has its own limit
+    try:
+        return json.dumps(content).encode()
+    finally:
+        sys.set_int_max_str_digits(4300)
+
+
+def write_originals(folder: Path) -> dict[str, tuple[Path, str, Reader]]:
+    """Whole files: name -> (folder to copy, the file in it to change, what reads the copied folder)."""
+    from datasets.chunks import ChunkClips
+    from datasets.pack_writer import write_pack
+    from datasets.packed import PackedClips, Recipe
+    from datasets.pairs import FramePair, read_pairs, write_pairs
+    from datasets.synthetic import SyntheticClips, write_chunks
+    from datasets.trajectory_files import FORMATS, read_trajectory, write_trajectory
+    from metrics.reference import load_reference
+    from metrics.saved import open_results
+    from torch_utils.cameras import Camera
+    from torch_utils.depth import read_stored_depth, save_stored_depth
+    from training.checkpoint import load_newest_state, save_state
+    from training.model_io import load_network, save_network
+    from training.precond import NVPrecond
+    from training.reporting import _forget_after
+
+    found: dict[str, tuple[Path, str, Reader]] = {}
+
+    def add(name: str, file: str, reader: Reader) -> Path:
+        (folder / name).mkdir()
+        found[name] = (folder / name, file, reader)
+        return folder / name
+
+    place = add("released", "net.pkl", lambda copy: load_network(copy / "net.pkl"))
+    shutil.copy(DATA / "released-layout-uncond.pkl", place / "net.pkl")
+    place = add("network", "net.safetensors", lambda copy: load_network(copy / "net.safetensors"))
+    save_network(place / "net.safetensors", NVPrecond(**TINY).eval(), {"images": 7})
+    place = add("state", "training-state-0000001.000.pt", load_newest_state)
+    save_state(place, 1000, {"net": {"weight": torch.ones(3, 4)}, "losses": [1.0]})
+    place = add("stats", "stats.jsonl", lambda copy: _forget_after(10, copy / "stats.jsonl"))
+    (place / "stats.jsonl").write_text('{"images": 4, "loss": 1.0}\n{"images": 12, "loss": 0.5}\n')
+
+    def view(clips: Any) -> Any:
+        return clips.names and clips.open(0).view(0)
+
+    for name, kind in (("chunk", "*.torch"), ("chunk index", "index.json")):
+        place = add(name, kind, lambda copy: view(ChunkClips(copy / "test")))
+        write_chunks(place, "test", SyntheticClips("test", 1, frames=3, width=16, height=16))
+    for name, kind in (("shard", "*.safetensors"), ("pack index", "pack.json")):
+        place = add(name, kind, lambda copy: view(PackedClips(copy)))
+        write_pack(ChunkClips(folder / "chunk" / "test"), place, Recipe((16,), "png"))
+
+    camera = Camera.from_fov(64, 48, 60)
+    for kind in FORMATS:
+        file = {"realestate10k": "path.txt", "nerfstudio": "transforms.json", "colmap": "images.txt"}.get(kind, "m.txt")
+        conventions = ("opencv", "w2c") if kind == "matrices" else ()
+        place = add(kind, file, lambda copy, file=file, more=conventions: read_trajectory(copy / file, camera, *more))
+        write_trajectory(place if kind == "colmap" else place / file, [camera] * 3, kind)
+    place = add("lenses", "cameras.txt", lambda copy: read_trajectory(copy / "images.txt", camera))
+    write_trajectory(place, [camera] * 3, "colmap")
+    place = add("array", "m.npy", lambda copy: read_trajectory(copy / "m.npy", camera, "opencv", "w2c"))
+    np.save(place / "m.npy", np.tile(np.eye(4), (3, 1, 1)))
+    place = add("pairs", "pairs.json", lambda copy: read_pairs(copy / "pairs.json"))
+    write_pairs(place / "pairs.json", [FramePair("a", 0, 1), FramePair("b", 2, 1)])
+
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    for suffix in ("png", "jpeg", "webp", "gif", "tiff", "bmp"):
+        from PIL import Image
+
+        place = add(f"picture {suffix}", f"a.{suffix}", lambda copy, suffix=suffix: read_image(copy / f"a.{suffix}"))
+        Image.fromarray(noise).save(place / f"a.{suffix}")
+    for suffix in ("png", "npy"):
+        place = add(f"depth {suffix}", f"a.depth.{suffix}", lambda copy: read_stored_depth(copy / "a.png", 4, 4))
+        save_stored_depth(place / "a.png", torch.ones(4, 4))
+        if suffix == "npy":
+            (place / "a.depth.png").unlink()
+            np.save(place / "a.depth.npy", np.ones((4, 4), np.float32))
+    place = add("results", "run.json", open_results)
+    for role in ("src", "tgt", "sample"):
+        save_png(place / f"{role}_000000.png", noise)
+    (place / "run.json").write_text(json.dumps({"options": {"range_selection": "mid"}, "images": []}))
+    place = add("archive", "results.zip", lambda copy: list(open_results(copy / "results.zip").batches(1, 1)))
+    shutil.make_archive(str(place / "results"), "zip", folder / "results")
+    place = add("reference", "ref.npz", lambda copy: load_reference(copy / "ref.npz"))
+    file = io.BytesIO()
+    np.savez(file, about=np.array(json.dumps({"detectors": {}})))
+    (place / "ref.npz").write_bytes(file.getvalue())
+    return found
+
+
+def attack(original: tuple[Path, str, Reader], seed: int) -> str | None:
+    """One damaged file for one reader; what is wrong with how that ended, None where nothing is."""
+    from datasets.clips import UnusableClip
+
+    source, pattern, reader = original
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(source, copy)
+        file = next(copy.rglob(pattern))
+        file.write_bytes(mutated(file.read_bytes(), random.Random(seed)))
+        start = time.monotonic()
+        try:
+            reader(copy)
+        except (UserError, UnusableClip) as error:
+            if "\n" in str(error):
+                return f"more than one line: {str(error)[:200]!r}"
+        except BaseException as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {str(error)[:100]}"
+        seconds = time.monotonic() - start
+        return f"took {seconds:.1f} s" if seconds > MOST_S else None
+
+
+def warm(originals: Mapping[str, tuple[Path, str, Reader]]) -> None:
+    """Read all that is whole: what is imported at the first time takes its seconds now."""
+    for folder, _, reader in originals.values():
+        reader(folder)
+
+
+def run(originals: Mapping[str, tuple[Path, str, Reader]], until: float, seed: int) -> tuple[int, collections.Counter]:
+    """Attack all readers in turn; how often, and the faults."""
+    count, faults = 0, collections.Counter()
+    while time.monotonic() < until:
+        for name, original in originals.items():
+            fault = attack(original, seed + count)
+            count += 1
+            if fault:
+                faults[f"{name}: {fault}"] += 1
+    return count, faults
+
+
+@click.command()
+@click.option("--minutes", type=float, default=1.0, help="How long.")
+@click.option("--seed", type=int, default=0, help="Of the first file.")
+def main(minutes: float, seed: int) -> None:
+    """Attack every reader."""
+    import logging
+
+    logging.disable()
+    with tempfile.TemporaryDirectory() as folder:
+        originals = write_originals(Path(folder))
+        warm(originals)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        count, faults = run(originals, time.monotonic() + 60 * minutes, seed)
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
+    click.echo(f"{count} files for {len(originals)} readers: {sum(faults.values())} faults, {grown} MiB")
+    for fault, times in faults.most_common():
+        click.echo(f"{times:5}  {fault}")
+    sys.exit(bool(faults) or grown << 20 > MOST_BYTES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Other people's folders: names, formats, layouts, and what is said where they do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from calculate_metrics import main
+from dnnlib import UserError
+from metrics.folders import find_layout, open_folders, open_saved
+from metrics.image import psnr
+from tests.metrics.test_image import noisy, photographs
+
+
+def write(folder: Path, images: torch.Tensor, names: list[str]) -> Path:
+    for name, image in zip(names, images, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("generated", "target"),
+    [
+        (["a.png", "b.png", "c.png", "d.png"], ["a.png", "b.png", "c.png", "d.png"]),
+        (["x/1.png", "x/2.png", "y/1.png", "y/2.png"], ["x/1.bmp", "x/2.bmp", "y/1.bmp", "y/2.bmp"]),
+        ([f"pred_{k}.png" for k in (1, 2, 10, 11)], [f"gt-00{k:02d}.bmp" for k in (1, 2, 10, 11)]),
+    ],
+)
+def test_names_and_formats(tmp_path: Path, generated: list[str], target: list[str]) -> None:
+    truth = photographs(32)
+    images = noisy(truth, 30)
+    saved = open_folders(write(tmp_path / "pred", images, generated), write(tmp_path / "gt", truth, target))
+    (views,) = saved.batches(4)
+    assert torch.equal(psnr(views.generated, views.target), psnr(images, truth))
+    assert views.source is None
+    assert find_layout(tmp_path) == {"sample": tmp_path / "pred", "tgt": tmp_path / "gt"}
+    (again,) = open_saved(tmp_path, None, None, None).batches(4)
+    assert torch.equal(again.generated, views.generated)
+
+
+def test_the_command_needs_only_what_a_metric_needs(tmp_path: Path) -> None:
+    truth = photographs(32)
+    names = [f"{k}.png" for k in range(4)]
+    write(tmp_path / "theirs", noisy(truth, 30), names)
+    write(tmp_path / "truth", truth, names)
+
+    def call(*arguments: str) -> str:
+        return CliRunner().invoke(main, [*arguments, "--device=cpu", "--workers=0"]).output
+
+    generated, target = f"--generated={tmp_path / 'theirs'}", f"--target={tmp_path / 'truth'}"
+    output = call("calc", generated, target)
+    assert "psnr ↑" in output
+    assert "left out: tsed needs" in output
+    assert "psnr needs target images" in call("calc", generated, "--metrics=psnr")
+    assert "which images? Give --images" in call("calc", target, "--metrics=psnr")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    assert "statistics of 4 images" in call("ref", target, f"--dest={tmp_path / 'ref.npz'}")
+    arguments = ("--metrics=fd_efficientnet", "--allow-few", f"--ref={tmp_path / 'ref.npz'}")
+    assert "fd_efficientnet ↓" in call("calc", generated, *arguments)  # no target
+    assert "needs target images, or a reference" in call("calc", generated, *arguments[:2])
+
+
+def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
+    truth = photographs(32)
+    pred = write(tmp_path / "pred", truth, ["a.png", "b.png", "c.png", "d.png"])
+    gt = write(tmp_path / "gt", truth, ["a.png", "b.png", "c.png", "e.png"])
+    with pytest.raises(UserError, match=r"2 images of .* have no partner of the same name, such as d"):
+        open_folders(pred, gt)
+    with pytest.raises(UserError, match="there is no folder"):
+        open_folders(tmp_path / "nowhere", gt)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no images"):
+        open_folders(tmp_path / "empty", gt)
+    twice = write(tmp_path / "twice", truth[:2], ["a.png", "a.bmp"])
+    with pytest.raises(UserError, match="suffix alone"):
+        open_folders(twice, gt)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(gt / "a.png")
+    saved = open_folders(gt, gt)
+    with pytest.raises(UserError, match="differ in size"):
+        list(saved.batches(4))
