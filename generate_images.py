@@ -186,7 +186,7 @@ def _follow_paths(job: Job, processes: Processes) -> tuple[Failures, int]:
     networks = network_identity(files, job.networks)
     samples, frames = job.render.samples, job.path.frames
     batch = choose_batch(job.batch, sampler, frames and frames * samples)
-    details = {**asdict(job.networks), "preset": job.preset}
+    details = {**asdict(job.networks.public()), "preset": job.preset}
     paths, failures = open_paths(job.path, job.data, sampler.resolution, sampler.net.typical_depth), Failures()
     for name in processes.share(list(paths)):
         folder = job.outdir / (name if len(paths) > 1 else "")
@@ -237,7 +237,7 @@ def _generate_pairs(job: Job, processes: Processes) -> tuple[Failures, int]:
     log.info("%s: %s", job.data.data, dataset.summary())
     sampler, files = open_sampler(job.networks, job.sampling, processes.device)
     identity = run_identity(files, job.networks, sampler, job.data)
-    details = {"networks": job.networks.by_role, "device": str(processes.device)}
+    details = {"networks": job.networks.public().by_role, "device": str(processes.device)}
     folder = RunFolder(job.outdir, identity, details, job.subdirs, job.overwrite)
     if job.write_pairs is not None and processes.is_main:
         write_pair_lines(job.write_pairs, {seed: FramePair(*dataset.choose(seed)) for seed in job.seeds})

@@ -19,7 +19,16 @@ import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from dnnlib.util import UserError, atomic_path, commit_file, file_sha256, format_bytes, one_line, writable_directory
+from dnnlib.util import (
+    UserError,
+    atomic_path,
+    commit_file,
+    file_sha256,
+    format_bytes,
+    one_line,
+    public_address,
+    writable_directory,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -60,11 +69,6 @@ class _Session(requests.Session):
         if target and resp.url.startswith("https:") and urljoin(resp.url, target).startswith("http:"):
             raise _Refused("it leads from https to http")
         return target
-
-
-def public_address(address: str) -> str:
-    """An address without name, password, query and fragment, which may be secrets: for messages and records."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", re.split(r"[?#]", address, maxsplit=1)[0])
 
 
 def download(

@@ -165,6 +165,11 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]
 
 
+def public_address(address: str) -> str:
+    """An address without name, password, query and fragment, which may be secrets: for messages and records."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", re.split(r"[?#]", address, maxsplit=1)[0])
+
+
 def format_bytes(count: float) -> str:
     """``format_bytes(1536) == "1.5 KiB"``."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -169,7 +169,7 @@ def judge_generated(job: GenerationJob, processes: Processes, failures: Failures
     table = evaluation.compute(selection, notes)
     run = {
         "options": identity,
-        "networks": job.networks.by_role,
+        "networks": job.networks.public().by_role,
         "device": str(processes.device),
         "dtype": str(sampler.net.compute_dtype).removeprefix("torch."),
     }
@@ -222,7 +222,9 @@ def _made(
     """This process's batches, under a progress bar; kept, and taken up from before, where the job has a folder."""
     folder, missing = None, list(seeds)
     if job.outdir is not None:
-        folder = RunFolder(job.outdir, identity, {"networks": job.networks.by_role, "device": str(processes.device)})
+        folder = RunFolder(
+            job.outdir, identity, {"networks": job.networks.public().by_role, "device": str(processes.device)}
+        )
         missing = folder.missing(seeds, dataset)
     mine = processes.share(missing)
     batch_size = choose_batch(job.batch, sampler, min(len(mine), job.most_at_once))  # metrics take memory, too

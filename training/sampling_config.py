@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dnnlib.settings import Settings, setting
-from dnnlib.util import UserError
+from dnnlib.util import UserError, public_address
 from training.solvers import SOLVERS, WITHOUT_CHURN
 
 NETWORKS, SAMPLER = "Networks", "Sampler"
@@ -111,6 +111,11 @@ class NetworkFiles(Settings):
         section=NETWORKS,
         option="--compile/--no-compile",
     )
+
+    def public(self) -> NetworkFiles:
+        """The same without what in their addresses may be secret, for records that others read."""
+        shown = {role: public_address(name) if "://" in name else name for role, name in self.by_role.items()}
+        return replace(self, **shown)
 
     @property
     def by_role(self) -> dict[Role, str]:

@@ -78,6 +78,11 @@ def test_vivid_fast_differs_in_its_steps_alone() -> None:
     assert differing == {"solver", "steps"}
 
 
+def test_secrets_of_addresses_are_not_recorded() -> None:
+    files = NetworkFiles("https://me:secret@host/net.pkl?token=secret", gnet="a?b.pkl")
+    assert files.public() == NetworkFiles("https://host/net.pkl", gnet="a?b.pkl")
+
+
 @pytest.mark.parametrize("name", SAMPLING)
 def test_presets_are_values(name: str) -> None:
     SamplingConfig.of(options_of(name))
