@@ -1,4 +1,4 @@
-// The page's JavaScript: eslint dnnlib/page/static (no plug-ins; .ci/run does it where npm is there).
+// The page's JavaScript: eslint --config .ci/eslint.config.mjs dnnlib/page/static (no plug-ins; .ci/run does it)
 
 const browser = [
   "document", "sessionStorage", "fetch", "console", "EventSource", "Image", "Option", "ResizeObserver", "performance",
