@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from dnnlib.settings import Settings, setting
 from dnnlib.util import UserError, public_address
@@ -114,7 +114,9 @@ class NetworkFiles(Settings):
 
     def public(self) -> NetworkFiles:
         """The same without what in their addresses may be secret, for records that others read."""
-        shown = {role: public_address(name) if "://" in name else name for role, name in self.by_role.items()}
+        shown: dict[str, Any] = {
+            role: public_address(name) if "://" in name else name for role, name in self.by_role.items()
+        }
         return replace(self, **shown)
 
     @property
