@@ -1,5 +1,5 @@
 """How papers evaluate, as frozen definitions: which pairs, which metrics, what is cut. `calculate_metrics.py gen
---protocol NAME` follows one, `--protocol list` prints them with their sources and published numbers.
+--protocol NAME` follows one, `--protocol list` prints them with their sources, which have the numbers to compare with.
 
 A protocol chooses a list of pairs from the frames that the data have; everything after that is the same for any list.
 """
@@ -7,7 +7,7 @@ A protocol chooses a list of pairs from the frames that the data have; everythin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from typing import NamedTuple
 
@@ -97,7 +97,6 @@ class Protocol:
         resolution: side of the square images in pixels.
         border: share of width and height that is cut off at each side before anything is measured.
         remark: in what the numbers here differ from the published ones.
-        published: numbers in papers, by method. Read off the papers, not measured here.
         ours: numbers of this project's networks; "" as long as none were measured under the whole protocol.
     """
 
@@ -110,7 +109,6 @@ class Protocol:
     resolution: int = 256
     border: float = 0.0
     remark: str = ""
-    published: Mapping[str, str] = field(default_factory=dict)
     ours: str = ""
 
     def choose(
@@ -131,7 +129,6 @@ class Protocol:
             f"    metrics      {', '.join(self.metrics)}",
             *([f"    pairs        {self.count}, seed 0"] if self.count else []),
             *([f"    remark       {self.remark}"] if self.remark else []),
-            *(f"    published    {method}: {numbers}" for method, numbers in self.published.items()),
             f"    this project {self.ours or 'not measured under this protocol'}",
         ]
         return "\n".join(lines)
@@ -155,7 +152,6 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "gaps of 30 to 59 frames forwards, 30 to 60 backwards",
             pairs=Drawn((30, 60), (30, 61)),
             remark="--range-selection=mid ends at 59 both ways; only the range is the published one, not the draw",
-            published={"VIVID": "FID 2.89, PSNR 17.36 (from a summary of the paper that does not name the range)"},
             **_VIVID,
         ),
         Protocol(
@@ -176,11 +172,6 @@ PROTOCOLS: Mapping[str, Protocol] = {
             _IMAGE_METRICS,
             border=0.05,
             remark=f"256x384 there; {_SQUARES}; each group has a mean of its own",
-            published={
-                "Flash3D": "5 frames 28.46 / 0.899 / 0.100, 10 frames 25.94 / 0.857 / 0.133, "
-                "random 24.93 / 0.833 / 0.160 (PSNR / SSIM / LPIPS-VGG)",
-                "MINE": "5 frames 28.45 / 0.897 / 0.111, 10 frames 25.89 / 0.850 / 0.150, random 24.75 / 0.820 / 0.179",
-            },
         ),
         *(
             Protocol(
@@ -190,7 +181,6 @@ PROTOCOLS: Mapping[str, Protocol] = {
                 FromFile(_INDEX, context),
                 _IMAGE_METRICS,
                 remark="published numbers are of two context views, here is one: compare with single-view rows",
-                published={"pixelSplat (two views)": "26.09 / 0.863 / 0.136 (PSNR / SSIM / LPIPS-VGG)"},
             )
             for context in ("first", "second", "closer")
         ),
@@ -201,7 +191,6 @@ PROTOCOLS: Mapping[str, Protocol] = {
             Ahead((50, 200)),
             ("psnr", "ssim", "lpips", "lpips_vgg"),
             remark="each frame has a mean of its own; clips that are too short for one count for the other alone",
-            published={"Look Outside the Room": "PSNR 14.63 at 50, 10.73 at 200, as later papers measured it"},
         ),
         Protocol(
             "tsed",
