@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from dnnlib import UserError
+from metrics import detectors
 from metrics.detectors import Detector, load_detectors
 
 IMAGES = torch.randint(0, 256, (11, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -168,3 +169,8 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torchscript_that_nobody_vouches_for_is_refused(inception: Path) -> None:
     with pytest.raises(UserError, match="if you trust whoever made it, give --weights inception=trusted:"):
         load("inception", inception)
+
+
+def test_the_published_torchscript_needs_nobody_to_vouch(inception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detectors, "INCEPTION_SHA256", hashlib.sha256(inception.read_bytes()).hexdigest())
+    assert load("inception", inception)(IMAGES).shape == (len(IMAGES), 2048)

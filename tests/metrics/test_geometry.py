@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
-from metrics.geometry import median_epipolar_distance
+from metrics.geometry import THRESHOLD_PX, THRESHOLD_SIDE, median_epipolar_distance
 from tests.metrics.scenes import synthetic_pairs
 from torch_utils.cameras import Camera
 from torch_utils.matching import Keypoints, match, sift, symmetric_epipolar_distance
@@ -131,5 +131,12 @@ def test_too_few_matches_are_no_evidence() -> None:
     points = Keypoints(rng.random((12, 2)) * 60, descriptors)
     view = camera(0, 0, (0, 0, 0))
     assert median_epipolar_distance(points, points, view, view) < 1e-9
+    ten = Keypoints(points.pixels[:10], descriptors[:10])
+    assert median_epipolar_distance(points, ten, view, view) < 1e-9
     nine = Keypoints(points.pixels[:9], descriptors[:9])
     assert median_epipolar_distance(points, nine, view, view) == float("inf")
+
+
+def test_the_threshold_is_theirs() -> None:
+    """2 pixels at 256 x 256: Yu et al. 2023, section 4.1."""
+    assert (THRESHOLD_PX, THRESHOLD_SIDE) == (2.0, 256)
