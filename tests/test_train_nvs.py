@@ -144,7 +144,7 @@ def test_dry_run_needs_no_data_and_no_folder(capsys: pytest.CaptureFixture[str])
         ([], "--outdir is missing"),
         (["--preset=vivid"], "no preset 'vivid'; known are vivid-base"),
         (["--outdir=/proc/vivid"], "cannot write to /proc/vivid"),
-        (["--outdir={tmp}/run", "--data=nowhere"], "no data folder nowhere"),
+        (["--outdir={tmp}/run", "--data=nowhere"], "there is no data folder"),
         (["--outdir={tmp}/run", "--single-image-mix=1"], "single_image_mix must be in [0, 1)"),
         (["--outdir={tmp}/run", "--single-image-mix=0.5", "--single-image-data={tmp}/none"], "{tmp}/none"),
         (["--outdir={tmp}/run", "--sr-model=none"], "network none does not exist"),
@@ -180,7 +180,7 @@ def test_metrics_and_sheets_through_super_resolution(
     assert 0 < metrics["psnr/mid"] < 50
     assert 0 < metrics["psnr/long"] < 50
     assert "fd_efficientnet/mid" not in metrics, "of two images"
-    assert "metrics without fd_efficientnet" in caplog.text
+    assert "metrics, left out: fd_efficientnet" in caplog.text
 
 
 def torchrun(*arguments: str, outdir: Path, data: Path) -> subprocess.Popen:
