@@ -23,6 +23,43 @@ class KeyFrame:
     move: Move
 
 
+# How a key frame is written: the words of named paths, as fields of `Move`.
+_WORDS = {
+    "pan": "pan_deg",
+    "tilt": "tilt_deg",
+    "roll": "roll_deg",
+    "truck": "right",
+    "pedestal": "up",
+    "dolly": "forward",
+    "zoom": "zoom",
+}
+
+
+def parse_keys(texts: Sequence[str]) -> list[KeyFrame]:
+    """Key frames from ``"pan=10,truck=0.5"``, in the words and units of named paths.
+
+    The photograph is the first, at time 0; the others follow at 1, 2, .. unless ``time=T`` says otherwise. Raises
+    UserError for what is no such text.
+    """
+    keys = [KeyFrame(0.0, Move())]
+    for number, text in enumerate(texts, start=1):
+        values: dict[str, float] = {}
+        for part in text.split(","):
+            word, _, value = part.partition("=")
+            word = word.strip()
+            if word not in (*_WORDS, "time") or word in values:
+                raise UserError(f"{text!r} is no key frame: write {', '.join(_WORDS)} or time, once each, as in pan=10")
+            try:
+                values[word] = float(value)
+            except ValueError:
+                raise UserError(f"{text!r} is no key frame: {part.strip()!r} lacks a number, as in pan=10") from None
+        time = values.pop("time", float(number))
+        if not time > 0:
+            raise UserError(f"{text!r}: the photograph is the key frame at time 0; give a later time")
+        keys.append(KeyFrame(time, Move(**{_WORDS[word]: value for word, value in values.items()})))
+    return keys
+
+
 def key_frame_path(keys: Sequence[KeyFrame], photograph: Camera, frames: int, scene_scale: float = 1.0) -> list[Camera]:
     """`frames` cameras, evenly spaced in time, from the first key frame to the last; they go through all of them.
 

@@ -29,6 +29,7 @@ class PathConfig(Settings):
         trajectory: a path of `datasets.trajectories.PATHS`, or the file of one.
         amount: how far a named path goes; scene_scale: factor on its translations.
         fov: degrees that the shorter side of a photograph spans; None: as EXIF, the path's file or a default say.
+        keys: instead of `trajectory`, key frames as `datasets.key_frames.parse_keys` reads them.
         convention, pose: see `read_trajectory`, for files of plain matrices.
         frames: how many.
     """
@@ -63,6 +64,14 @@ class PathConfig(Settings):
         type=float,
         within="(0, 180)",
     )
+    keys: tuple[str, ...] = setting(
+        (),
+        "Instead of a path: key frames to go through, as pan=10,truck=0.5; again for each.",
+        option="--key",
+        section=PHOTOGRAPHS,
+        multiple=True,
+        metavar="MOVES",
+    )
     convention: Literal["opencv", "opengl"] | None = setting(
         None, "Axes of a file of plain matrices.", section=PHOTOGRAPHS, choices=("opencv", "opengl")
     )
@@ -77,6 +86,9 @@ class PathConfig(Settings):
         super().__post_init__()
         if self.images and self.clip is not None:
             raise UserError("`images` are for one's own photographs, `clip` for a data set: give one of them")
+        useless = [name for name in ("amount", "convention", "pose") if getattr(self, name) is not None]
+        if self.keys and useless:
+            raise UserError(f"`keys` make a path of their own: leave `{useless[0]}` out")
 
     @property
     def is_given(self) -> bool:
@@ -121,8 +133,13 @@ def _photograph(file: Path, config: PathConfig, typical_depth: float | None) -> 
     from datasets.trajectories import plan_path
     from datasets.user_image import read_photograph
 
+    photograph = read_photograph(file, config.fov)
+    if config.keys:
+        cameras = key_path(config, photograph.view.camera, typical_depth)
+        details = {"keys": config.keys, "scene_scale": config.scene_scale, "typical_depth": typical_depth}
+        return ViewPath(photograph, cameras, details=details)
     photograph, cameras = plan_path(
-        read_photograph(file, config.fov),
+        photograph,
         config.trajectory,
         config.frames,
         config.amount,
@@ -135,6 +152,16 @@ def _photograph(file: Path, config: PathConfig, typical_depth: float | None) -> 
     return ViewPath(
         photograph, cameras, details={**{name: getattr(config, name) for name in names}, "typical_depth": typical_depth}
     )
+
+
+def key_path(config: PathConfig, photograph: Camera, typical_depth: float | None) -> list[Camera]:
+    """The cameras of a path through the key frames."""
+    from datasets.key_frames import key_frame_path, parse_keys
+    from datasets.trajectories import DEFAULT_FRAMES, unit_of_paths
+
+    frames = DEFAULT_FRAMES if config.frames is None else config.frames
+    unit = config.scene_scale * unit_of_paths(typical_depth)
+    return key_frame_path(parse_keys(config.keys), photograph, frames, unit)
 
 
 def _clip(config: PathConfig, data: DataConfig, resolution: int) -> ViewPath:

@@ -84,3 +84,10 @@ def test_one_function_opens_pictures() -> None:
 def test_no_cuda_calls() -> None:
     for path in MODULES:
         assert ".cuda()" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_click_is_for_command_lines(path: Path) -> None:
+    """The scripts, what they share, and modules that are run with ``python -m``."""
+    if "click" in imports_of(path):
+        assert path == ROOT / "dnnlib" / "cli.py" or 'if __name__ == "__main__":' in path.read_text()

@@ -133,6 +133,8 @@ def test_estimate_counts_frames_and_samples(network: str, photo: Path) -> None:
         (["--image", "{photo}", "--range-selection", "mid"], "--range-selection is for pairs of a data set"),
         (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),
         (["--frames", "3"], "--frames is for paths: leave it out, or give --image or --clip"),
+        (["--image", "{photo}", "--key", "fly=1"], "'fly=1' is no key frame: write pan, tilt"),
+        (["--image", "{photo}", "--key", "pan=1", "--amount", "2"], "leave --amount out"),
         (["--image", "{photo}", "--fps", "0"], "--fps must be in (0, inf), but is 0"),
         (["--image", "{photo}", "--fps", "nan"], "--fps must be in (0, inf), but is nan"),
         (["--image", "{photo}", "--scene-scale", "inf"], "--scene-scale must be in (-inf, inf)"),
@@ -225,3 +227,15 @@ def test_options_that_would_do_nothing_are_refused(
     result = run(network, "--image", photo, "--frames", 1, *arguments, "--outdir", tmp_path / "out")
     assert result.exit_code != 0
     assert message in result.output
+
+
+def test_a_path_through_key_frames(network: str, photo: Path, tmp_path: Path) -> None:
+    arguments = ["--image", photo, "--key", "pan=10", "--key", "pan=10,truck=0.5", "--frames", 5]
+    result = run(network, *arguments, "--outdir", tmp_path)
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "trajectory.json").read_text())
+    assert document["keys"] == ["pan=10", "pan=10,truck=0.5"]
+    matrices = [np.array(frame["transform_matrix"]) for frame in document["frames"]]
+    assert np.allclose(matrices[2][:3, 3], 0, atol=1e-9), "the second key frame only turns"
+    assert np.allclose(matrices[4][:3, :3], matrices[2][:3, :3]), "the third only moves"
+    assert matrices[4][0, 3] == pytest.approx(0.5)

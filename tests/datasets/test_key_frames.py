@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation, Slerp
 
-from datasets.key_frames import KeyFrame, key_frame_path
+from datasets.key_frames import KeyFrame, key_frame_path, parse_keys
 from datasets.trajectories import Move
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera
@@ -70,3 +70,18 @@ def test_nothing_goes_beyond_its_key_frames_or_jumps() -> None:
 def test_what_makes_no_path(times: list[float], frames: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
         key_frame_path([KeyFrame(time, Move()) for time in times], PHOTOGRAPH, frames)
+
+
+def test_key_frames_in_the_words_of_named_paths() -> None:
+    keys = parse_keys(["pan=10,truck=0.5", "dolly=1, zoom=2, time=5"])
+    assert keys == [
+        KeyFrame(0.0, Move()),
+        KeyFrame(1.0, Move(pan_deg=10, right=0.5)),
+        KeyFrame(5.0, Move(forward=1, zoom=2)),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "pan", "pan=", "pan=x", "fly=1", "pan=1,pan=2", "pan=1,time=0", "pan=nan"])
+def test_what_is_no_key_frame_is_refused(text: str) -> None:
+    with pytest.raises(UserError):
+        parse_keys([text])
