@@ -126,7 +126,7 @@ def open_clips(root: Path, split: str, resolution: int | None = None) -> StoredC
         if layout.has(root, split):
             return layout.open(root, split, resolution)
     if not root.is_dir():
-        raise UserError(f"there is no data folder {root}; name it with --data")
+        raise UserError(f"there is no data folder {root}; name it with `data`")
     found = [split.name for split in _splits_below(root)]
     if not found and (bare := _splits(root.parent, {root.name})):
         above = root.parent.parent if root.parent.name == CAMERA_FOLDER else root.parent

@@ -152,7 +152,7 @@ def plan_path(
         unit = scene_scale * unit_of_paths(typical_depth)
         return photograph, named_path(path, photograph.view.camera, frames, amount, unit)
     if amount is not None:
-        raise UserError(f"--amount is for named paths ({', '.join(PATHS)}); a file is scaled by --scene-scale")
+        raise UserError(f"`amount` is for named paths ({', '.join(PATHS)}); a file is scaled by `scene_scale`")
     if not Path(path).exists():
         raise UserError(f"there is no camera path {path!r}; known are {', '.join(PATHS)}, or give a file")
     if scene_scale == 1 and frames is None and (recalled := _recall(path, photograph)) is not None:

@@ -261,7 +261,7 @@ class FeatureMetric:
         reason = f"{count} images are fewer than the {dim} features"
         if not self.allow_few:
             raise UserError(
-                f"{self.name}: {reason}, which biases it; take more images, leave it out, or allow it (--allow-few)"
+                f"{self.name}: {reason}, which biases it; take more images, leave it out, or allow it (`allow_few`)"
             )
         return f"{reason}: biased upwards, comparable only at the same number of images"
 

@@ -111,7 +111,7 @@ def choose_depth_model(name: str | None, needed: bool, device: torch.device | st
     if not needed:
         return None
     if name is None:
-        raise UserError(f"this needs the depth of the source views: give --depth-model, one of {DEPTH_CHOICES}")
+        raise UserError(f"this needs the depth of the source views: give `depth_model`, one of {DEPTH_CHOICES}")
     return None if name == STORED else load_depth_model(name, device)
 
 
@@ -133,7 +133,7 @@ def read_stored_depth(picture: str | PathLike, height: int, width: int) -> torch
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         names = " or ".join(path.name for path in paths)
-        raise UserError(f"{stem.parent} has no depth {names}: add it, or let --depth-model estimate it")
+        raise UserError(f"{stem.parent} has no depth {names}: add it, or let a `depth_model` estimate it")
     try:
         if path.suffix == ".npy":
             stored = read_array(path)

@@ -106,7 +106,7 @@ def start_processes(device: str | None = None) -> Processes:
     alone = state.num_processes == 1
     if wanted.type == "cuda" and wanted.index is not None:
         if not alone:
-            raise UserError(f"--device {device} names one GPU for all processes: use --device cuda")
+            raise UserError(f"`device` {device} names one GPU for all processes: use `device` cuda")
         if wanted.index >= torch.cuda.device_count():
             raise UserError(f"device {device!r} is not available here: there are {torch.cuda.device_count()} GPUs")
     atexit.register(_leave)

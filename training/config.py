@@ -114,7 +114,7 @@ class TrainingConfig:
         refuse(bool(useless), f"an unconditional network sees no source view: leave out {', '.join(useless)}")
         refuse(
             self.needs_depth and self.depth_model is None,
-            f"depth_input and warp_depth_coor need source depth: give --depth-model, one of {DEPTH_CHOICES}",
+            f"depth_input and warp_depth_coor need source depth: give `depth_model`, one of {DEPTH_CHOICES}",
         )
         refuse(
             not self.needs_depth and self.depth_model is not None,

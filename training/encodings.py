@@ -347,7 +347,7 @@ class Encodings:
         if depth is None:
             raise UserError(
                 "this network needs the depth of the source views, which carry none: "
-                f"name a --depth-model, {DEPTH_CHOICES}"
+                f"name a `depth_model`, {DEPTH_CHOICES}"
             )
         depth = fill_unknown(depth.to(torch.float32))
         channels = (part.depth_channel(depth) for part in self.parts)

@@ -224,7 +224,7 @@ class NVPrecond(nn.Module):
         """
         on_cuda = next(self.parameters()).is_cuda
         if not on_cuda and shutil.which(os.environ.get("CXX", "g++")) is None:
-            raise UserError("--compile needs a C++ compiler on this device: install g++, or leave it out")
+            raise UserError("`compile` needs a C++ compiler on this device: install g++, or leave it out")
         for part in ("encoder", "unet"):
             if hasattr(self, part):
                 self.get_submodule(part).compile(mode="reduce-overhead" if on_cuda and graphs else "default")

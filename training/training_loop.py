@@ -424,16 +424,16 @@ def _check_folder(config: TrainingConfig, outdir: Path, trainer: Trainer) -> Non
     if free < needed:
         raise UserError(
             f"{outdir} has {format_bytes(free)} left and checkpoints need {format_bytes(needed)}: "
-            f"make room or choose another --outdir"
+            f"make room or choose another `outdir`"
         )
     options = outdir / "training_options.json"
     if options.exists():
         try:
             different = config.differences(read_json(options))
         except (UserError, AttributeError, TypeError):
-            raise UserError(f"{options} is damaged: choose another --outdir") from None
+            raise UserError(f"{options} is damaged: choose another `outdir`") from None
         if different:
-            raise UserError(f"{outdir} holds a run with other options ({different[0]}): choose another --outdir")
+            raise UserError(f"{outdir} holds a run with other options ({different[0]}): choose another `outdir`")
     with atomic_path(options) as temporary:
         temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
 
@@ -448,13 +448,13 @@ def _resume(trainer: Trainer, outdir: Path) -> None:
             reason = one_line(str(error).partition("\n")[0] or type(error).__name__)
             raise UserError(
                 f"the training state of {state['images']} images in {outdir} does not fit this run ({reason}): "
-                f"move it away or choose another --outdir"
+                f"move it away or choose another `outdir`"
             ) from None
     seen = trainer.processes.gather([trainer.images])
     if len(set(seen)) > 1:
         raise UserError(
             f"processes find states of {min(seen)} to {max(seen)} images in {outdir}: "
-            f"give an --outdir that all machines see"
+            f"give an `outdir` that all machines see"
         )
 
 

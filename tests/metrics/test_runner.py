@@ -285,7 +285,7 @@ def test_few_images(views: Views, dinov2: Path) -> None:
     def evaluation(name: str, allow_few: bool = False) -> Evaluation:
         return Evaluation([name], weights={"dinov2": dinov2}, allow_few=allow_few)
 
-    with pytest.raises(UserError, match=r"10 images are fewer than the 32 features.*--allow-few"):
+    with pytest.raises(UserError, match=r"10 images are fewer than the 32 features.*`allow_few`"):
         evaluation("fd_dinov2").check_count(10)
     with pytest.raises(UserError, match=r"fewer than the 64 features"):
         evaluation("joint_fd_dinov2").check_count(63)

@@ -132,7 +132,7 @@ def test_what_the_option_means(folder: Path) -> None:
     assert choose_depth_model("file", needed=True) is None
     assert choose_depth_model("no such model", needed=False) is None
     assert isinstance(choose_depth_model(str(folder), needed=True), DepthAnything)
-    with pytest.raises(UserError, match="give --depth-model, one of small, base, large"):
+    with pytest.raises(UserError, match="give `depth_model`, one of small, base, large"):
         choose_depth_model(None, needed=True)
 
 

@@ -69,7 +69,7 @@ def test_a_model_beats_what_views_carry_and_is_asked_only_where_depth_is_needed(
 
 
 def test_missing_depth_names_the_option() -> None:
-    with pytest.raises(UserError, match="--depth-model"):
+    with pytest.raises(UserError, match="`depth_model`"):
         INVERSE.views_input([*views(1), *views(1, depth=2.0)])
 
 
