@@ -11,6 +11,7 @@ from tests.scripts import run_python
 from torch_utils.cameras import Camera, intrinsics_matrix, relative_pose
 from torch_utils.warping import sweep_planes
 from training.sampling import edm_sampler
+from training.sampling_config import SamplingConfig
 
 DIGITS = 1e-9  # files give rotations so exactly
 
@@ -86,7 +87,7 @@ def test_schedulers_of_diffusers_stop_at_float32(name: str, solver: str) -> None
         scheduler.scale_model_input(x, time)  # it warns if it is not called
         c_skip, c_out = 0.25 / (sigma**2 + 0.25), sigma * 0.5 / (sigma**2 + 0.25).sqrt()
         x = scheduler.step((denoise(x, sigma) - c_skip * x) / c_out, time, x).prev_sample
-    error = relative_error(x, edm_sampler(denoise, noise, 12, solver=solver))
+    error = relative_error(x, edm_sampler(denoise, noise, SamplingConfig(num_steps=12, solver=solver)))
     assert x.dtype == torch.float64
     assert 1e-10 < error < 1e-6
 
