@@ -41,8 +41,11 @@ class NeighbourReport:
         self._previous = view, keypoints
 
     def summary(self) -> dict[str, Any]:
-        """`tsed`: share of pairs with a median below 2 pixels at 256; `psnr_db`: mean; None where there is no pair."""
-        consistent = [distance < THRESHOLD_PX for distance in self._distances]
+        """`tsed`: of the pairs with matches enough, the share with a median below 2 pixels at 256; `psnr_db`: mean.
+
+        None where there is no such pair.
+        """
+        consistent = [distance < THRESHOLD_PX for distance in self._distances if not math.isinf(distance)]
         return {
             "neighbours": {
                 "pairs": len(self._distances),
@@ -56,7 +59,11 @@ class NeighbourReport:
         found = self.summary()["neighbours"]
         if not found["pairs"]:
             return "one frame: no neighbours to compare"
-        fitting, untold = round(found["tsed"] * found["pairs"]), found["too_few_matches"]
-        text = f"neighbours: TSED {found['tsed']:.2f} ({fitting} of {found['pairs']} pairs fit their poses"
-        text += f"; {untold} {'has' if untold == 1 else 'have'} too few matches to tell)" if untold else ")"
+        untold = found["too_few_matches"]
+        told = found["pairs"] - untold
+        if not told:
+            text = f"neighbours: too few matches to tell TSED ({untold} {'pair' if untold == 1 else 'pairs'})"
+        else:
+            text = f"neighbours: TSED {found['tsed']:.2f} ({round(found['tsed'] * told)} of {told} pairs fit their poses"
+            text += f"; {untold} more {'has' if untold == 1 else 'have'} too few matches to tell)" if untold else ")"
         return text if found["psnr_db"] is None else f"{text}, PSNR {found['psnr_db']:.1f} dB where the camera turned"

@@ -47,9 +47,9 @@ def test_nothing_to_compare() -> None:
     camera = Camera.from_fov(60, 32, 32)
     grey = View(torch.full((3, 32, 32), 100, dtype=torch.uint8), camera)
     assert summary([grey]) == {"pairs": 0, "too_few_matches": 0, "tsed": None, "psnr_db": None}
-    assert summary([grey, grey]) == {"pairs": 1, "too_few_matches": 1, "tsed": 0.0, "psnr_db": None}
+    assert summary([grey, grey]) == {"pairs": 1, "too_few_matches": 1, "tsed": None, "psnr_db": None}
     report = NeighbourReport()
     report.add(grey.image, camera)
     assert str(report) == "one frame: no neighbours to compare"
     report.add(grey.image, camera)
-    assert str(report) == "neighbours: TSED 0.00 (0 of 1 pairs fit their poses; 1 has too few matches to tell)"
+    assert str(report) == "neighbours: too few matches to tell TSED (1 pair)"
