@@ -1,6 +1,6 @@
 """Images per second of a training step, against the plain version of the same step, and with data loading.
 
-python -m benchmarks.training                                             # 64x64, width 32: the CPU figure
+python -m benchmarks.training --preset=vivid-tiny-base                      # the CPU figure
 python -m benchmarks.training --preset=vivid-base --batch=64 --device=cuda  # the GPU figure
 
 Plain: activations in float32 (float16 on CUDA), attention materialised, Adam tensor by tensor, contiguous layout.
@@ -16,33 +16,33 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import click
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import train_nvs
 from datasets.synthetic import SyntheticClips, write_chunks
 from presets import TRAINING
 from torch_utils.batches import Batch
 from torch_utils.distributed import start_processes
 from training.config import TrainingConfig
 from training.estimate import estimate
-from training.network_config import NetworkConfig
 from training.training_loop import Trainer, step_batches
 
-_SMALL = {"resolution": 64, "channels": 32, "channels_per_head": 32, "extra_attn": 1}
-_NETWORK = {"resolution": "img_resolution", "channels": "model_channels", "sr_training": "super_res"}
-_ARGUMENTS = ("uncond", "extra_attn", "channels_per_head", "channel_mult", "no_time_enc")
+_NO_CONFIG = ("outdir", "preset", "sr_model", "dry_run", "metrics_num", "device")  # options that no config has
 
 
-def network_arguments(row: dict[str, Any]) -> dict[str, Any]:
-    """Constructor arguments of the network of a preset."""
-    return {_NETWORK.get(name, name): row[name] for name in (*_NETWORK, *_ARGUMENTS) if name in row}
+def preset_config(preset: str, data: str, batch: int, device_type: str) -> TrainingConfig:
+    """The run that train_nvs.py makes of a preset, on other data and from its full learning rate."""
+    options = dict(train_nvs.main.make_context("train_nvs.py", ["--preset", preset, "--batch", str(batch)]).params)
+    for name in _NO_CONFIG:
+        del options[name]
+    return train_nvs.make_config({**options, "data": data, "ramp_up": 0, "range_selection": None}, device_type)
 
 
 @click.command()
-@click.option("--preset", type=click.Choice(list(TRAINING)), help="Default: 64x64, width 32.")
+@click.option("--preset", type=click.Choice(list(TRAINING)), default="vivid-tiny-base", show_default=True)
 @click.option("--batch", default=16, show_default=True, help="Images of a step.")
 @click.option(
     "--precision", type=click.Choice(["float32", "float16", "bfloat16"]), help="Default: bfloat16, or float16 on CUDA."
@@ -50,17 +50,15 @@ def network_arguments(row: dict[str, Any]) -> dict[str, Any]:
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--rounds", default=5, show_default=True, help="Steps of each version.")
 @click.option("--peak", type=float, help="TFLOP/s that the device can reach, to show the share.")
-def main(preset: str | None, batch: int, precision: str | None, device: str, rounds: int, peak: float | None) -> None:
+def main(preset: str, batch: int, precision: str | None, device: str, rounds: int, peak: float | None) -> None:
     """Print images per second of both versions, their ratio, and what loading costs."""
     processes, cuda = start_processes(device), device.startswith("cuda")
-    network = network_arguments(TRAINING[preset] if preset else _SMALL)
     with tempfile.TemporaryDirectory() as folder:
-        side = 2 * network["img_resolution"]
+        config = preset_config(preset, folder, batch, processes.device.type)
+        config = replace(config, precision=precision or ("float16" if cuda else "bfloat16"))
+        plain_config = replace(config, precision="float16" if cuda else "float32")
+        side = 2 * config.resolution
         write_chunks(folder, "train", SyntheticClips("train", 16, frames=16, width=side, height=side))
-        plain_config = TrainingConfig(
-            NetworkConfig(**network), folder, batch=batch, ramp_up=0, precision="float16" if cuda else "float32"
-        )
-        config = replace(plain_config, precision=precision or ("float16" if cuda else "bfloat16"))
         plain, ours = make_plain(Trainer(plain_config, processes)), Trainer(config, processes)
         batches = step_batches(config, ours)
         still = next(batches)
@@ -74,7 +72,7 @@ def main(preset: str | None, batch: int, precision: str | None, device: str, rou
             {"step": lambda: step(ours, still), "wait": lambda: next(batches)}, rounds, time.perf_counter
         )
     flop = estimate(config, processes.device, 1)["gflop_per_image"] / 1e3
-    click.echo(f"{preset or 'width 32, 64x64'}, batch {batch}, {processes.device}, {torch.get_num_threads()} threads")
+    click.echo(f"{preset}, batch {batch}, {processes.device}, {torch.get_num_threads()} threads")
     for name, what in (("plain", plain_config.precision), ("ours", config.precision)):
         rate = batch / seconds[name]
         share = f"   {rate * flop / peak:.0%} of the peak" if peak else ""

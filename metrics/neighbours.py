@@ -64,6 +64,8 @@ class NeighbourReport:
         if not told:
             text = f"neighbours: too few matches to tell TSED ({untold} {'pair' if untold == 1 else 'pairs'})"
         else:
-            text = f"neighbours: TSED {found['tsed']:.2f} ({round(found['tsed'] * told)} of {told} pairs fit their poses"
+            text = (
+                f"neighbours: TSED {found['tsed']:.2f} ({round(found['tsed'] * told)} of {told} pairs fit their poses"
+            )
             text += f"; {untold} more {'has' if untold == 1 else 'have'} too few matches to tell)" if untold else ")"
         return text if found["psnr_db"] is None else f"{text}, PSNR {found['psnr_db']:.1f} dB where the camera turned"
