@@ -379,3 +379,15 @@ def test_redirects_from_https_stay_there(start: str, target: str, allowed: bool)
     else:
         with pytest.raises(module._Refused, match="from https to http"):
             module._Session().get_redirect_target(response)
+
+
+def test_without_a_home_the_line_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without an entry in the system's list, as containers and batch systems have."""
+
+    def expanduser(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("VIVID_CACHE", raising=False)
+    monkeypatch.setattr(Path, "expanduser", expanduser)
+    with pytest.raises(UserError, match=r"no home folder .* set VIVID_CACHE"):
+        download("http://127.0.0.1:9/net.pkl")

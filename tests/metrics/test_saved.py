@@ -12,6 +12,7 @@ from PIL import Image
 
 from dnnlib import UserError
 from dnnlib.imaging import save_png
+from metrics import saved
 from metrics.saved import open_results
 from tests.metrics.scenes import synthetic_pairs, write_run
 from torch_utils.batches import Pair
@@ -181,3 +182,11 @@ def test_grey_pictures_are_read_as_colour(run: Path) -> None:
     for kind in ("src", "tgt", "sample"):
         Image.new("L", (64, 64), 7).save(run / f"{kind}_000998.png")
     assert next(open_results(run).batches(1)).source.unique().tolist() == [7]
+
+
+def test_a_zip_file_is_read_within_bounds(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes in an archive may be gigabytes when they are unpacked: no more than the bound is read."""
+    archive = zipped(run)
+    monkeypatch.setattr(saved, "_MOST_BYTES", 100)
+    with pytest.raises(UserError, match=r"is too long for a picture or for run.json"):
+        open_results(archive)
