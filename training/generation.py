@@ -18,11 +18,11 @@ from torch_utils.distributed import fast_dtype
 from torch_utils.memory import in_parts
 from torch_utils.random import SeededGenerators
 from training.failures import NotFinite
-from training.guidance import EVERYWHERE, view_denoiser
+from training.guidance import view_denoiser
 from training.model_io import load_network, resolve_network
 from training.precond import NVPrecond
 from training.sampling import edm_sampler, evaluation_levels
-from training.sampling_config import ROLES, NetworkFiles, Role, SamplingConfig
+from training.sampling_config import EVERYWHERE, ROLES, NetworkFiles, Role, SamplingConfig
 
 
 class PairSource(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,8 +11,7 @@ from torch_utils.depth import DepthModel
 from training.conditioning import Prepared
 from training.precond import NVPrecond
 from training.sampling import Denoiser
-
-EVERYWHERE = (0.0, math.inf)
+from training.sampling_config import EVERYWHERE, in_interval
 
 
 def guided_denoiser(
@@ -40,11 +38,6 @@ def guided_denoiser(
     or `uncond` the keys and values of the source view) is computed here, once.
     """
     return _denoiser(net, [(src, geometry)], gnet, guidance, interval, conditioning_image, randn_like)
-
-
-def in_interval(sigma: float, interval: tuple[float, float]) -> bool:
-    """low < sigma <= high."""
-    return interval[0] < sigma <= interval[1]
 
 
 def view_denoiser(

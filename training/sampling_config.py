@@ -16,6 +16,12 @@ _WEIGHTS = dict(section=NETWORKS, metavar="FILE|URL|NAME")
 
 Role = Literal["net", "gnet", "sr_model"]
 ROLES: tuple[Role, ...] = ("net", "gnet", "sr_model")  # of the networks of a sampler
+EVERYWHERE = (0.0, math.inf)  # the interval of guidance, where none is given
+
+
+def in_interval(sigma: float, interval: tuple[float, float]) -> bool:
+    """low < sigma <= high."""
+    return interval[0] < sigma <= interval[1]
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class SamplingConfig(Settings):
             raise UserError(
                 f"the solver {self.solver} takes no noise on the way: leave out `S_churn`, or `solver` heun"
             )
-        low, high = self.guidance_interval or (0.0, math.inf)
+        low, high = self.guidance_interval or EVERYWHERE
         if low >= high:
             raise UserError(f"the guidance interval {low:g} {high:g} is empty: give LO < HI")
         if self.guidance == 1 and self.guidance_interval is not None:
@@ -82,8 +88,7 @@ class SamplingConfig(Settings):
 
     def is_guided(self, sigma: float) -> bool:
         """Whether the guidance network is asked at this noise level."""
-        low, high = self.guidance_interval or (0.0, math.inf)
-        return self.guidance != 1 and low < sigma <= high
+        return self.guidance != 1 and in_interval(sigma, self.guidance_interval or EVERYWHERE)
 
 
 DEFAULTS = SamplingConfig()
