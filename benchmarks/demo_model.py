@@ -15,16 +15,16 @@ import click
 import torch
 import torch.nn.functional as F
 
+from benchmarks.options import sampling_options
 from datasets.config import DATA, DataConfig, open_pairs
 from datasets.single_image import SingleImages
-from dnnlib.cli import Command, option, preset_option, settings_options
+from dnnlib.cli import Command, option
 from metrics import Evaluation
 from metrics.views import Views
-from presets import SAMPLING
 from torch_utils.cameras import Camera, homogeneous, pixels_to_uint8, relative_pose, resize_image
 from training.conditioning import SUPER_RESOLUTION_FACTOR
 from training.generation import GeneratedBatches, open_sampler
-from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
+from training.sampling_config import NetworkFiles, SamplingConfig
 
 
 def inverted(source: Camera, target: Camera) -> Camera:
@@ -41,10 +41,7 @@ def bicubic(target: torch.Tensor) -> torch.Tensor:
 
 
 @click.command(cls=Command)
-@preset_option(SAMPLING, section=NETWORKS)
-@settings_options(NetworkFiles)
-@settings_options(SamplingConfig)
-@settings_options(DataConfig, only=("data", "split", "range_selection"))
+@sampling_options
 @option("--num", section=DATA, type=int, default=100, help="Pairs.")
 @option("--photographs", section=DATA, metavar="DIR", help="Instead of a data set.")
 def main(num: int, photographs: str | None, **options: Any) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import click
 import torch
 
+from benchmarks.options import sampling_options
 from datasets.config import DATA, DataConfig, open_pairs
-from dnnlib.cli import Command, option, preset_option, settings_options
+from dnnlib.cli import Command, option
 from metrics import compute_metrics
-from presets import SAMPLING
 from torch_utils.distributed import best_device
 from training.generation import GeneratedBatches, open_sampler
-from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
+from training.sampling_config import NetworkFiles, SamplingConfig
 
 _INTERVAL = (0.1, 10.0)
 _ROWS = [
@@ -40,10 +40,7 @@ _ROWS = [
 
 
 @click.command(cls=Command)
-@preset_option(SAMPLING, section=NETWORKS)
-@settings_options(NetworkFiles)
-@settings_options(SamplingConfig)
-@settings_options(DataConfig, only=("data", "split", "range_selection"))
+@sampling_options
 @option("--num", section=DATA, type=int, default=256, help="Pairs.")
 @option("--batch", section=DATA, type=int, default=32, help="Images at once.")
 def main(num: int, batch: int, **options: Any) -> None:

@@ -16,15 +16,15 @@ from typing import Any
 import click
 import torch
 
+from benchmarks.options import sampling_options
 from datasets.config import DATA, DataConfig, open_pairs
-from dnnlib.cli import Command, option, preset_option, settings_options
+from dnnlib.cli import Command, option
 from metrics import compute_metrics
-from presets import SAMPLING
 from torch_utils.batches import Pair
 from torch_utils.distributed import best_device
 from torch_utils.warping import turned_view
 from training.generation import GeneratedBatches, open_sampler
-from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
+from training.sampling_config import NetworkFiles, SamplingConfig
 
 _ROWS = [("euler", 3, 3.0), ("euler", 4, 1.0), ("heun", 6, 0.3), ("heun", 7, 0.1), ("heun", 8, 0.02)]
 _METRICS = ("psnr", "lpips", "lpips_vgg")
@@ -37,10 +37,7 @@ def turned(pairs: list[Pair]) -> torch.Tensor:
 
 
 @click.command(cls=Command)
-@preset_option(SAMPLING, section=NETWORKS)
-@settings_options(NetworkFiles)
-@settings_options(SamplingConfig)
-@settings_options(DataConfig, only=("data", "split", "range_selection"))
+@sampling_options
 @option("--num", section=DATA, type=int, default=100, help="Pairs.")
 @option("--batch", section=DATA, type=int, default=16, help="Images at once.")
 def main(num: int, batch: int, **options: Any) -> None:
