@@ -230,15 +230,14 @@ def _generate_pairs(job: Job, processes: Processes) -> tuple[Failures, int]:
     from training.batching import choose_batch
     from training.failures import Failures
     from training.generation import GeneratedBatches, open_sampler
-    from training.results import RunFolder, generate_into, run_identity
+    from training.results import RunFolder, generate_into, run_details, run_identity
 
     log = logging.getLogger("generate_images")
     dataset = open_pairs(job.data)
     log.info("%s: %s", job.data.data, dataset.summary())
     sampler, files = open_sampler(job.networks, job.sampling, processes.device)
     identity = run_identity(files, job.networks, sampler, job.data)
-    details = {"networks": job.networks.public().by_role, "device": str(processes.device)}
-    folder = RunFolder(job.outdir, identity, details, job.subdirs, job.overwrite)
+    folder = RunFolder(job.outdir, identity, run_details(job.networks, processes), job.subdirs, job.overwrite)
     if job.write_pairs is not None and processes.is_main:
         write_pair_lines(job.write_pairs, {seed: FramePair(*dataset.choose(seed)) for seed in job.seeds})
     missing, failures = folder.missing(job.seeds, dataset), Failures()

@@ -24,7 +24,7 @@ from metrics.views import Views
 from torch_utils.depth import DepthModel, choose_depth_model
 from training.batching import choose_batch
 from training.generation import GeneratedBatch, GeneratedBatches, NovelViewSampler, generate_images, open_sampler
-from training.results import RunFolder, generate_into, run_identity
+from training.results import RunFolder, generate_into, run_details, run_identity
 from training.sampling_config import NetworkFiles, SamplingConfig
 
 if TYPE_CHECKING:
@@ -167,12 +167,7 @@ def judge_generated(job: GenerationJob, processes: Processes, failures: Failures
         return None, count
     selection = protocol.what if protocol else job.data.range_selection or ("a list of pairs" if listed else "any")
     table = evaluation.compute(selection, notes)
-    run = {
-        "options": identity,
-        "networks": job.networks.public().by_role,
-        "device": str(processes.device),
-        "dtype": str(sampler.net.compute_dtype).removeprefix("torch."),
-    }
+    run = {"options": identity, **run_details(job.networks, processes), "dtype": sampler.config.dtype}
     pairs = {seed: FramePair(*dataset.choose(seed)) for seed in table.indices}
     return replace(table, pairs=pairs, groups={seed: groups[seed] for seed in table.indices if groups}, run=run), count
 
@@ -222,9 +217,7 @@ def _made(
     """This process's batches, under a progress bar; kept, and taken up from before, where the job has a folder."""
     folder, missing = None, list(seeds)
     if job.outdir is not None:
-        folder = RunFolder(
-            job.outdir, identity, {"networks": job.networks.public().by_role, "device": str(processes.device)}
-        )
+        folder = RunFolder(job.outdir, identity, run_details(job.networks, processes))
         missing = folder.missing(seeds, dataset)
     mine = processes.share(missing)
     batch_size = choose_batch(job.batch, sampler, min(len(mine), job.most_at_once))  # metrics take memory, too

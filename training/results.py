@@ -57,6 +57,11 @@ def run_identity(
     return plain({**network_identity(paths, files), **asdict(sampler.config), **where, "pairs": pairs})
 
 
+def run_details(files: NetworkFiles, processes: Processes) -> dict[str, Any]:
+    """What records say of a run besides: its networks by name, and where it was computed."""
+    return {"networks": files.public().by_role, "device": str(processes.device)}
+
+
 def network_identity(paths: Mapping[Role, Path], files: NetworkFiles) -> dict[str, Any]:
     """Networks by the SHA-256 of their files, and the depth model by its name."""
     networks: dict[str, str | None] = {role: file_sha256(paths[role]) if role in paths else None for role in ROLES}
