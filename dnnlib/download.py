@@ -37,8 +37,8 @@ _ATTEMPTS = 5  # in a row that bring nothing new
 _BACKOFF_S = 1.0  # before the second attempt; doubles with each
 _BLOCK = 1 << 16  # of a cut connection, less than one block is lost
 _WEB_PAGE = "a web page is there, not the file"
-_MOST_BYTES = 1 << 37  # of a file
-_LEFT_FREE = 1 << 28  # bytes of the disk that no download takes
+MOST_BYTES = 1 << 37  # of a file
+LEFT_FREE = 1 << 28  # bytes of the disk that no download takes
 _RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -227,8 +227,8 @@ def _in_words(error: requests.RequestException) -> str:
 
 
 def _append(response: requests.Response, part: Path, offset: int, total: int | None, progress: bool) -> None:
-    free = shutil.disk_usage(part.parent).free - _LEFT_FREE
-    most = min(free + offset, _MOST_BYTES)
+    free = shutil.disk_usage(part.parent).free - LEFT_FREE
+    most = min(free + offset, MOST_BYTES)
     if total is not None and total > most:
         raise _Refused(f"it has {format_bytes(total)}, and there is room for {format_bytes(max(most, 0))}")
     bar = tqdm(

@@ -14,11 +14,15 @@ class SeededGenerators:
     Numbers are drawn on the CPU in float32 and then moved, so that every device gets the same ones.
 
     Args:
-        seeds: one per image; each a number, or a sequence of numbers such as (seed of the run, number of the image).
+        seeds: one per image; each a number, or a sequence of numbers such as (seed of the run, number of the image), or
+            a generator on the CPU, which is drawn from.
     """
 
-    def __init__(self, seeds: Sequence[int | Sequence[int]]) -> None:
-        self._generators = [torch.Generator().manual_seed(seed_of(seed)) for seed in seeds]
+    def __init__(self, seeds: Sequence[int | Sequence[int] | torch.Generator]) -> None:
+        self._generators = [
+            seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed_of(seed))
+            for seed in seeds
+        ]
 
     def randn(self, size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
         """Standard normal, float32 [images, *size]."""

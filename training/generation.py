@@ -43,6 +43,7 @@ class NovelViewSampler:
         config: for base and super-resolution alike; guidance is the base network's.
         depth_model: tells a network that needs it the depth of source views, from what that network sees of them; None
             takes the depth that the views carry.
+        integrate: goes from noise to a sample by a denoiser, as `edm_sampler` does.
     """
 
     net: NVPrecond
@@ -50,6 +51,7 @@ class NovelViewSampler:
     sr_model: NVPrecond | None = None
     config: SamplingConfig = field(default_factory=SamplingConfig)
     depth_model: DepthModel | None = None
+    integrate: Callable[..., torch.Tensor] = edm_sampler
 
     def __post_init__(self) -> None:
         guidance = self.config.guidance
@@ -97,7 +99,6 @@ class NovelViewSampler:
         guided = sum(map(self.config.is_guided, levels))
         return {role: guided if role == "gnet" else len(levels) for role in self.networks}
 
-    @torch.no_grad()
     def __call__(
         self,
         sources: Sequence[View | Sequence[View]],
@@ -112,14 +113,24 @@ class NovelViewSampler:
         `conditioning_image`, low-resolution views resized to R, [B, 3, R, R] in [-1, 1], is for a super-resolution
         network as `net`.
         """
-        generators = SeededGenerators(seeds)
+        return pixels_to_uint8(self.sample(sources, targets, SeededGenerators(seeds), conditioning_image)).cpu()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        sources: Sequence[View | Sequence[View]],
+        targets: Sequence[Camera],
+        generators: SeededGenerators,
+        conditioning_image: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The same before rounding: float32 [B, 3, R, R] in the unit of [-1, 1], on the networks' device."""
         images = self._sample(self.net, sources, targets, generators, conditioning_image, self.gnet)
         if self.sr_model is not None:
             side = self.sr_model.img_resolution
             images = self._sample(self.sr_model, sources, targets, generators, resize_image(images, side, side))
         if not bool(images.isfinite().all()):
             raise NotFinite
-        return pixels_to_uint8(images).cpu()
+        return images
 
     def _sample(
         self,
@@ -144,7 +155,7 @@ class NovelViewSampler:
             randn_like=generators.randn_like,
         )
         noise = generators.randn((net.arguments.img_channels, side, side), self.device)
-        return edm_sampler(denoise, noise, config, randn_like=generators.randn_like)
+        return self.integrate(denoise, noise, config, randn_like=generators.randn_like)
 
 
 def open_sampler(
@@ -155,7 +166,7 @@ def open_sampler(
     Its `config` names the dtype that "auto" stands for. Raises UserError where a file is missing or the networks do
     not go together.
     """
-    paths = {role: resolve_network(name) for role, name in files.by_role.items()}
+    paths = {role: resolve_network(name, role) for role, name in files.by_role.items()}
     if "net" not in paths:
         raise UserError("there is no base network: give `net` a file, an address or a name")
     dtype = fast_dtype(device) if config.dtype == "auto" else getattr(torch, config.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -12,19 +13,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from dnnlib.text_files import parse_json, read_json
-from dnnlib.util import UserError, atomic_path, check_regular, one_line
+from dnnlib.util import UserError, atomic_path, check_regular, file_sha256, one_line
 from presets import MODELS
 from torch_utils.legacy_pickle import LegacyObject, read_legacy_pickle
 from training.network_config import NetworkConfig
 from training.precond import NVPrecond
+from training.sampling_config import Role
 
 _FORMAT = "vivid-1"
 _FOLDER_CONFIG, _FOLDER_WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # see `diffusers_model`
+_MOST_CONFIG_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-def resolve_network(name: str | Path) -> Path:
+def resolve_network(name: str | Path, role: Role = "net") -> Path:
     """The local file of a path, an http(s) address (downloaded once) or a name in `presets.MODELS`.
+
+    Of a folder as diffusers keeps them, here or on the Hub (``owner/repository``, ``owner/repository@revision``), the
+    file of its weights: those in the folder named as the `role`, where there is one, as in a pipeline's.
 
     Raises UserError where there is none.
     """
@@ -40,29 +46,39 @@ def resolve_network(name: str | Path) -> Path:
     path = Path(location)
     if path.is_file():
         return path
-    if (path / _FOLDER_CONFIG).is_file() and (path / _FOLDER_WEIGHTS).is_file():
-        return path
+    for folder in (path / role, path):
+        if _is_of_folder(folder / _FOLDER_WEIGHTS):
+            return folder / _FOLDER_WEIGHTS
+    if not path.exists():
+        from dnnlib.hub import MOST_BYTES, hub_folder, is_hub_name
+
+        if is_hub_name(location):
+            most = {_FOLDER_CONFIG: _MOST_CONFIG_BYTES, _FOLDER_WEIGHTS: MOST_BYTES}
+            return hub_folder(location, (role, ""), most) / _FOLDER_WEIGHTS
     what = f"is a folder without {_FOLDER_CONFIG} and {_FOLDER_WEIGHTS}" if path.is_dir() else "does not exist"
-    raise UserError(f"network {location} {what}: give a file, an http(s) address, or one of {', '.join(MODELS)}")
+    known = f"one of {', '.join(MODELS)}"
+    raise UserError(f"network {location} {what}: give a file, an http(s) address, OWNER/NAME on the Hub, or {known}")
 
 
 def load_network(name: str | Path, device: torch.device | str = "cpu") -> NVPrecond:
-    """A network in evaluation mode, float32, from a path, an address or a preset name.
+    """A network in evaluation mode, float32, from what `resolve_network` takes.
 
     Reads our safetensors, the folders of `training.diffusers_model` and the released pickle layout, by content, not
     by the file's name. Nothing that a file carries is executed. Raises UserError, in one line, for anything else.
     """
     path = resolve_network(name)
-    with open(path / _FOLDER_WEIGHTS if path.is_dir() else path, "rb") as file:
+    with open(path, "rb") as file:
         head = file.read(16)
     if head.lstrip()[:1] == b"<":
         raise UserError(f"{path} is a web page, not weights: open its address in a browser to see what it says")
-    if head[:1] == b"\x80" and head[8:9] != b"{":  # safetensors: eight bytes of length, any of them, then JSON
+    typical_depth: float | None = None
+    heads: dict[str, int] = {}
+    if _is_of_folder(path):
+        init_kwargs, state, typical_depth = _read_folder(path.parent)
+    elif head[:1] == b"\x80" and head[8:9] != b"{":  # safetensors: eight bytes of length, any of them, then JSON
         init_kwargs, state, heads = _read_released(path)
-        typical_depth = None
     else:
-        init_kwargs, state, typical_depth = _read_folder(path) if path.is_dir() else _read_safetensors(path)
-        heads = {}
+        init_kwargs, state, typical_depth = _read_safetensors(path)
     net = _build(path, init_kwargs, state)
     net.typical_depth = typical_depth
     for part, channels in heads.items():
@@ -74,6 +90,26 @@ def load_network(name: str | Path, device: torch.device | str = "cpu") -> NVPrec
     if broken:
         raise UserError(f"{path}: weights that are not finite, in {len(broken)} tensors, first {broken[0]}")
     return net.eval().requires_grad_(False).to(device)
+
+
+def network_sha256(path: Path) -> str:
+    """What tells a resolved network from all others: the hash of its file, or of the two of a folder."""
+    digest = file_sha256(path)
+    if not _is_of_folder(path):
+        return digest
+    return hashlib.sha256(f"{digest} {file_sha256(path.with_name(_FOLDER_CONFIG))}".encode()).hexdigest()
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What the files of a resolved network tell of how it was trained; nothing of a released one."""
+    if _is_of_folder(path):
+        config = read_json(path.with_name(_FOLDER_CONFIG))
+        found = config.get("provenance") if isinstance(config, dict) else None
+    else:
+        with open(path, "rb") as file:
+            ours = file.read(9)[8:] == b"{"
+        found = read_metadata(path)[1] if ours else None
+    return found if isinstance(found, dict) else {}
 
 
 def copy_weights(name: str | Path, net: NVPrecond) -> None:
@@ -131,6 +167,11 @@ def read_metadata(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], float | None]:
     init_kwargs, provenance = read_metadata(path)
     return init_kwargs, load_file(path), _typical_depth(path, provenance)
+
+
+def _is_of_folder(path: Path) -> bool:
+    """Whether a file is the weights of a network in diffusers' layout."""
+    return path.name == _FOLDER_WEIGHTS and path.is_file() and path.with_name(_FOLDER_CONFIG).is_file()
 
 
 def _read_folder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], float | None]:

@@ -35,6 +35,7 @@ from torch_utils.run_files import (
 )
 from training.failures import Failures
 from training.generation import GeneratedBatch, GeneratedBatches, NovelViewSampler, PairSource
+from training.model_io import network_sha256
 from training.sampling_config import ROLES, NetworkFiles, Role
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def run_details(files: NetworkFiles, processes: Processes) -> dict[str, Any]:
 
 def network_identity(paths: Mapping[Role, Path], files: NetworkFiles) -> dict[str, Any]:
     """Networks by the SHA-256 of their files, and the depth model by its name."""
-    networks: dict[str, str | None] = {role: file_sha256(paths[role]) if role in paths else None for role in ROLES}
+    networks: dict[str, str | None] = {role: network_sha256(paths[role]) if role in paths else None for role in ROLES}
     return {**networks, "depth_model": files.depth_model}
 
 

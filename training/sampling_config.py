@@ -12,7 +12,7 @@ from training.solvers import SOLVERS, WITHOUT_CHURN
 
 NETWORKS, SAMPLER = "Networks", "Sampler"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-_WEIGHTS = dict(section=NETWORKS, metavar="FILE|URL|NAME")
+_WEIGHTS = dict(section=NETWORKS, metavar="FILE|DIR|URL|NAME")
 
 Role = Literal["net", "gnet", "sr_model"]
 ROLES: tuple[Role, ...] = ("net", "gnet", "sr_model")  # of the networks of a sampler
@@ -99,7 +99,8 @@ class NetworkFiles(Settings):
     """Which networks sample, and how they are opened.
 
     Attributes:
-        net, gnet, sr_model: base, guidance and super-resolution network: a file, an address, a name in presets.MODELS.
+        net, gnet, sr_model: base, guidance and super-resolution network: a file, a folder, an address, a name in
+            presets.MODELS, a repository of the Hub: see `model_io.resolve_network`.
         depth_model: see `torch_utils.depth.choose_depth_model`.
         compile: have PyTorch fuse the networks.
     """

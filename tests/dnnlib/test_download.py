@@ -341,7 +341,7 @@ def test_an_empty_answer_is_no_file(site: Site, tmp_path: Path) -> None:
 
 
 def test_what_is_larger_than_the_disk_is_not_begun(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(module, "MOST_BYTES", 1000)
     with pytest.raises(UserError, match=r"there is room for 1000 B"):
         download(site.url, tmp_path)
 

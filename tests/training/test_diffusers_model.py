@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from dnnlib.util import UserError
-from tests.golden import TINY
-from training.model_io import load_network, save_network
+from tests.golden import DATA, TINY
+from tests.hub_server import serve
+from training.model_io import load_network, network_sha256, resolve_network, save_network
 from training.precond import NVPrecond
 
 
@@ -67,6 +69,33 @@ def test_it_computes_the_same(folder: Path) -> None:
         ours = load_network(folder)(*arguments)
         theirs = DiffusersNVPrecond.from_pretrained(folder)(*arguments)
     assert torch.equal(ours, theirs)
+
+
+def test_networks_come_from_the_hub_and_only_as_safetensors(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "hub" / "anna" / "views"
+    shutil.copytree(folder, repository / "sr_model")
+    shutil.copytree(folder, repository, dirs_exist_ok=True)
+    (repository / "diffusion_pytorch_model.safetensors").write_bytes((DATA / "released-layout-base.pkl").read_bytes())
+    with serve(tmp_path / "hub") as hub:
+        hub.use(monkeypatch, tmp_path / "cache")
+        path = resolve_network("anna/views", "sr_model")
+        with pytest.raises(UserError, match="damaged, or the folder of another model"):
+            load_network("anna/views")
+    assert_same_network(load_network(path), load_network(folder))
+    assert network_sha256(path) == network_sha256(resolve_network(folder))
+    weights = "diffusion_pytorch_model.safetensors"  # of the two equal config.json one is enough
+    assert hub.fetched == ["sr_model/config.json", f"sr_model/{weights}", weights]
+
+
+def test_a_folder_is_told_by_both_of_its_files(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "typical_depth": 7}))
+    assert network_sha256(resolve_network(copy)) != network_sha256(resolve_network(folder))
+    (copy / "config.json").write_text(json.dumps(config, indent=1))
+    assert_same_network(load_network(copy / "diffusion_pytorch_model.safetensors"), load_network(folder))
 
 
 def test_damaged_folders_are_one_line(folder: Path, tmp_path: Path) -> None:
