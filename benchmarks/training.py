@@ -30,14 +30,10 @@ from training.config import TrainingConfig
 from training.estimate import estimate
 from training.training_loop import Trainer, step_batches
 
-_NO_CONFIG = ("outdir", "preset", "sr_model", "dry_run", "metrics_num", "device")  # options that no config has
-
 
 def preset_config(preset: str, data: str, batch: int, device_type: str) -> TrainingConfig:
     """The run that train_nvs.py makes of a preset, on other data and from its full learning rate."""
-    options = dict(train_nvs.main.make_context("train_nvs.py", ["--preset", preset, "--batch", str(batch)]).params)
-    for name in _NO_CONFIG:
-        del options[name]
+    options = train_nvs.main.make_context("train_nvs.py", ["--preset", preset, "--batch", str(batch)]).params
     return train_nvs.make_config({**options, "data": data, "ramp_up": 0, "range_selection": None}, device_type)
 
 

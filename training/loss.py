@@ -11,7 +11,8 @@ from torch import nn
 from torch_utils.batches import Batch
 from torch_utils.cameras import pixels_to_float
 from torch_utils.random import SeededGenerators
-from training.encodings import EncodingConfig, Encodings
+from training.encodings import Encodings
+from training.network_config import EncodingConfig
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of two batches in [-1, 1], a number per image: [B]
 
