@@ -71,8 +71,8 @@ def main(**options: Any) -> None:
 
         enlarge = load_network(sr_model, processes.device) if sr_model else None
         evaluate = make_evaluate(config, enlarge, options["metrics_num"], processes) if config.metrics else None
-        distance = perceptual_distance(config, processes.device)
-        finished = train(config, outdir, processes, evaluate=evaluate, sr_model=enlarge, distance=distance)
+        loss = config.build_loss(perceptual_distance(config, processes.device)) if config.perceptual else None
+        finished = train(config, outdir, processes, loss=loss, evaluate=evaluate, sr_model=enlarge)
     processes.close()
     if not finished:
         sys.exit(STOPPED)

@@ -28,7 +28,8 @@ from torch_utils.batches import Batch
 from torch_utils.distributed import start_processes
 from training.config import TrainingConfig
 from training.estimate import estimate
-from training.training_loop import Trainer, step_batches
+from training.run_pairs import RunPairs, step_batches
+from training.training_loop import Trainer
 
 
 def preset_config(preset: str, data: str, batch: int, device_type: str) -> TrainingConfig:
@@ -56,7 +57,7 @@ def main(preset: str, batch: int, precision: str | None, device: str, rounds: in
         side = 2 * config.resolution
         write_chunks(folder, "train", SyntheticClips("train", 16, frames=16, width=side, height=side))
         plain, ours = make_plain(Trainer(plain_config, processes)), Trainer(config, processes)
-        batches = step_batches(config, ours)
+        batches = step_batches(ours, RunPairs(config).training())
         still = next(batches)
         clock = time.perf_counter if cuda else time.process_time
         seconds = take_turns(

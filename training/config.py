@@ -23,7 +23,7 @@ PRECISIONS = ("float32", "float16", "bfloat16")
 # What may differ between a run and its continuation: where, how fast and how talkative, not what is computed.
 _FREE_TO_CHANGE = {
     *("data", "single_image_data", "duration", "batch_gpu", "workers", "bench", "compile"),
-    *("status", "snapshot", "checkpoint", "samples", "metrics"),
+    *("status", "snapshot", "checkpoint", "samples", "metrics", "validation", "validation_split"),
 }
 
 
@@ -50,7 +50,8 @@ class TrainingConfig(Settings):
         seed: names initial weights, pairs and noise.
         workers: data loading processes per process.
         bench: let cuDNN measure which convolution is fastest; compile: have `torch.compile` fuse element-wise work.
-        status, snapshot, checkpoint, samples, metrics: every how many images; None is never.
+        status, snapshot, checkpoint, samples, metrics, validation: every how many images; None is never.
+        validation_split: whose pairs the validation loss is of.
     """
 
     network: NetworkConfig
@@ -105,8 +106,12 @@ class TrainingConfig(Settings):
         None, "Images between sample sheets.  [default: never]", section=REPORTS, kind="count", within=_SOME
     )
     metrics: int | None = setting(
-        None, "Images between metrics.  [default: never]", section=REPORTS, kind="count", within=_SOME
+        None, "Images between metrics, also at the end.  [default: never]", section=REPORTS, kind="count", within=_SOME
     )
+    validation: int | None = setting(
+        None, "Images between validation losses.  [default: never]", section=REPORTS, kind="count", within=_SOME
+    )
+    validation_split: str = setting("test", "Split that these are of.", section=REPORTS, metavar="NAME")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,6 +169,15 @@ class TrainingConfig(Settings):
 
         torch.manual_seed(self.seed)
         net = NVPrecond(**self.network.to_dict())
+        net.compute_dtype = getattr(torch, self.precision)
+        return net
+
+    def adopt_network(self, net: NVPrecond) -> NVPrecond:
+        """A network of one's own, made ready as one of `build_network`. Raises UserError unless `network` is its."""
+        import torch
+
+        if net.arguments != self.network:
+            raise UserError("`network` of the config is not what `net` was built with: give net.arguments")
         net.compute_dtype = getattr(torch, self.precision)
         return net
 

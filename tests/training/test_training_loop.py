@@ -41,6 +41,7 @@ from training.loss import NVLoss
 from training.model_io import load_network, save_network
 from training.precond import NVPrecond
 from training.reporting import sample_sheet
+from training.run_pairs import RunPairs
 from training.training_loop import Trainer, train
 
 # Sums over images in another order differ by float32 rounding, which Adam's division then amplifies a little.
@@ -298,9 +299,10 @@ def test_sample_sheet_of_a_cascade(data: Path) -> None:
     base, large = (
         tiny_config(data, network).build_network().eval() for network in ({}, dict(super_res=True, img_resolution=32))
     )
+    pairs = RunPairs(tiny_config(data)).shown()
     small, cascade = (
-        sample_sheet(tiny_config(data), base, count=1),
-        sample_sheet(tiny_config(data), base, large, count=1),
+        sample_sheet(pairs, base, count=1),
+        sample_sheet(pairs, base, large, count=1),
     )
     assert (np.asarray(small) != np.asarray(cascade)).any()
 
