@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -119,7 +119,7 @@ def step_batches(trainer: Trainer, pairs: PairDataset) -> Iterator[Batch]:
         worker_init_fn=_leave_signals_to_parent if config.workers else None,
         pin_memory=trainer.processes.device.type == "cuda",
     )
-    batches = iter(loader)
+    batches: Any = iter(loader)
     try:
         for share in batches:
             for reason in share.skipped[: max(_SKIPPED_SAID - trainer.skipped, 0)]:

@@ -33,7 +33,7 @@ from torch_utils.random import SeededGenerators, seed_of
 from training.checkpoint import check_moments, kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
 from training.layers import normalize_weights
-from training.loss import Loss
+from training.loss import Loss, NVLoss
 from training.model_io import copy_weights, save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
@@ -327,11 +327,26 @@ class _Reports:
         _log.info("typical depth of the views: %s", "too few points to tell" if found is None else f"{found:.2f} units")
         return found
 
+    def _own_parts(self) -> dict[str, str]:
+        """What took part that the config does not tell, by name."""
+        loss = self.trainer.loss
+        own = {"own_pairs": self.data.own, "own_loss": None if isinstance(loss, NVLoss) else loss}
+        return {
+            role: getattr(part, "__qualname__", type(part).__qualname__)
+            for role, part in own.items()
+            if part is not None
+        }
+
     def _save_snapshots(self) -> None:
         ema, images = self.trainer.ema, self.trainer.images
         for std, average in zip(ema.stds, ema.averages, strict=True):
             average.typical_depth = self._typical_depth
-            provenance = {"images": images, "ema_std": std, "training_options": self.config.to_dict()}
+            provenance = {
+                "images": images,
+                "ema_std": std,
+                "training_options": self.config.to_dict(),
+                **self._own_parts(),
+            }
             path = self.outdir / f"network-snapshot-{kimg_name(images)}-{std:.3f}.safetensors"
             save_network(path, average, provenance, torch.float16)
 
