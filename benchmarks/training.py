@@ -28,16 +28,13 @@ from torch_utils.batches import Batch
 from torch_utils.distributed import start_processes
 from training.config import TrainingConfig
 from training.estimate import estimate
-from training.training_loop import Trainer, step_batches
-
-_NO_CONFIG = ("outdir", "preset", "sr_model", "dry_run", "metrics_num", "device")  # options that no config has
+from training.run_pairs import RunPairs, step_batches
+from training.training_loop import Trainer
 
 
 def preset_config(preset: str, data: str, batch: int, device_type: str) -> TrainingConfig:
     """The run that train_nvs.py makes of a preset, on other data and from its full learning rate."""
-    options = dict(train_nvs.main.make_context("train_nvs.py", ["--preset", preset, "--batch", str(batch)]).params)
-    for name in _NO_CONFIG:
-        del options[name]
+    options = train_nvs.main.make_context("train_nvs.py", ["--preset", preset, "--batch", str(batch)]).params
     return train_nvs.make_config({**options, "data": data, "ramp_up": 0, "range_selection": None}, device_type)
 
 
@@ -60,7 +57,7 @@ def main(preset: str, batch: int, precision: str | None, device: str, rounds: in
         side = 2 * config.resolution
         write_chunks(folder, "train", SyntheticClips("train", 16, frames=16, width=side, height=side))
         plain, ours = make_plain(Trainer(plain_config, processes)), Trainer(config, processes)
-        batches = step_batches(config, ours)
+        batches = step_batches(ours, RunPairs(config).training())
         still = next(batches)
         clock = time.perf_counter if cuda else time.process_time
         seconds = take_turns(

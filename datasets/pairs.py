@@ -76,6 +76,38 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
         return f"{text}; skipped {self.skipped.total()}: {self._skip_reasons()}" if self.skipped else text
 
 
+class OwnPairs(PairDataset):
+    """Pairs from anywhere, such as a list or a map-style data set of torch, as an endless supply.
+
+    Each is visited once an epoch, every epoch in a new order; a `PairDataset`, which is endless, is taken as it is.
+
+    Args:
+        pairs: anything with a length whose items are `Pair`s. resolution: side of the views, None leaves them as they
+            are. seed: another seed, another order.
+
+    Raises UserError where there are none; asking for one, where an item is something else.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], resolution: int | None = None, seed: int = 0) -> None:
+        super().__init__()
+        if not len(pairs):
+            raise UserError("`pairs` is empty: give at least one pair of views")
+        self.pairs, self.resolution, self.seed = pairs, resolution, seed
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, k: int) -> Pair:
+        number = k if isinstance(self.pairs, PairDataset) else visit(len(self.pairs), self.seed, k)
+        pair = self.pairs[number]
+        if not isinstance(pair, Pair):
+            raise UserError(f"item {number} of `pairs` is of type {type(pair).__name__}: give torch_utils.batches.Pair")
+        return pair if self.resolution is None else pair.square(self.resolution)
+
+    def summary(self) -> str:
+        return f"{type(self.pairs).__name__} of {len(self)} pairs"
+
+
 def random_bits(purpose: str, *key: int, count: int = 1) -> np.ndarray:
     """uint64 [count] that depend on the arguments alone, key >= 0.
 

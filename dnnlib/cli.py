@@ -8,17 +8,18 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from dnnlib.settings import Settings, check_setting
+from dnnlib.settings import Kind, check_setting
 from dnnlib.util import (
     IncompleteError,
     UserError,
+    format_count,
     harmless,
     one_line,
     parse_count,
@@ -33,9 +34,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class _ParsedType(click.ParamType):
-    """A value whose text a function of `dnnlib.util` understands."""
+    """A value whose text a function of `dnnlib.util` understands, and how to write it."""
 
     parse: Callable[[str], Any]
+    write: Callable[[Any], str] = staticmethod(str)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -49,6 +51,7 @@ class Count(_ParsedType):
 
     name = "count"
     parse = staticmethod(parse_count)
+    write = staticmethod(format_count)
 
 
 class Seeds(_ParsedType):
@@ -73,6 +76,10 @@ class IntList(_ParsedType):
     name = "list"
     parse = staticmethod(parse_int_list)
 
+    @staticmethod
+    def write(value: Sequence[int]) -> str:
+        return ",".join(map(str, value))
+
 
 class RangeSelection(_ParsedType):
     """``mid``, ``long`` or ``A-B``, checked but left as text: run files record it and the datasets parse it."""
@@ -83,6 +90,9 @@ class RangeSelection(_ParsedType):
     def parse(text: str) -> str:
         parse_range_selection(text)
         return text.strip()
+
+
+_KINDS: dict[Kind, _ParsedType] = {"count": Count(), "list": IntList(), "range": RangeSelection()}
 
 
 def batch_option(section: str, default: int) -> Callable[[_Function], _Function]:
@@ -115,16 +125,16 @@ def yielding(options: dict[str, Any], name: str, to: str) -> dict[str, Any]:
     return {**options, name: None} if given(ctx, to) and not given(ctx, name) else options
 
 
-def settings_options(settings: type[Settings], only: Collection[str] | None = None) -> Callable[[_Function], _Function]:
-    """Decorator: an option for every field of a class of settings, or for some only, in their order.
+def settings_options(settings: type, only: Collection[str] | None = None) -> Callable[[_Function], _Function]:
+    """Decorator: an option for every setting among the fields of a dataclass, or for some only, in their order.
 
     The command gets each under the field's name, so that ``Settings.of`` makes the value of what it got. Where a field
     may be None, the word ``none`` says so, which takes back what a preset has set.
     """
 
     def decorate(function: _Function) -> _Function:
-        for field in reversed(dataclasses.fields(settings)):  # type: ignore[arg-type]  # subclasses are dataclasses
-            if only is None or field.name in only:
+        for field in reversed(dataclasses.fields(settings)):
+            if field.metadata.get("help") and (only is None or field.name in only):
                 function = _field_option(field)(function)
         return function
 
@@ -133,9 +143,7 @@ def settings_options(settings: type[Settings], only: Collection[str] | None = No
 
 def _field_option(field: dataclasses.Field) -> Callable[[_Function], _Function]:
     metadata = field.metadata
-    names = [metadata["option"] or f"--{field.name.replace('_', '-')}"]
-    if "/" not in names[0]:
-        names.append(field.name)  # click would make it lower case
+    names = [metadata["option"] or f"--{field.name.replace('_', '-')}", field.name]  # of which click makes lower case
 
     def check(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         if value == "none" and field.default is None:
@@ -146,6 +154,9 @@ def _field_option(field: dataclasses.Field) -> Callable[[_Function], _Function]:
     arguments = {"default": field.default, "callback": check, **metadata["click"]}
     if metadata["choices"] is not None:
         arguments["type"] = click.Choice(metadata["choices"])
+    if metadata["kind"] is not None:
+        arguments["type"] = kind = _KINDS[metadata["kind"]]
+        arguments["default"] = None if field.default is None else kind.write(field.default)
     return option(*names, section=metadata["section"], help=metadata["help"], **arguments)
 
 

@@ -10,11 +10,12 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from dnnlib.util import UserError
 
 _Settings = TypeVar("_Settings", bound="Settings")
+Kind = Literal["count", "list", "range"]  # 4Ki; 16,8; mid, long or 3-8
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ class Interval:
 
 def setting(
     default: Any,
-    help: str,
+    help: str | None = None,
     *,
     option: str | None = None,
     section: str = "Options",
+    kind: Kind | None = None,
     within: str | None = None,
     choices: Sequence[str] | None = None,
     **click_arguments: Any,
@@ -45,14 +47,16 @@ def setting(
     """A field of a `Settings` class.
 
     Args:
-        default, help: as an option shows them.
+        default, help: as an option shows them; without help there is no option.
         option: its name on the command line, where that is not ``--`` and the field's with ``-`` for ``_``.
         section: the title it stands under in the help.
+        kind: how people write it, where Python's own types do not say: see `dnnlib.cli`.
         within: the `Interval` of a number, or of each of several; choices: the texts it may be.
         click_arguments: more for the option, such as type and metavar.
     """
     interval = None if within is None else Interval(within)
-    metadata = dict(help=help, option=option, section=section, within=interval, choices=choices, click=click_arguments)
+    metadata: dict[str, Any] = dict(help=help, option=option, section=section, kind=kind, choices=choices)
+    metadata |= {"within": interval, "click": click_arguments}
     return dataclasses.field(default=default, metadata=metadata)
 
 

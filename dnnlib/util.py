@@ -195,6 +195,14 @@ def parse_count(text: str) -> int:
     return int(match[1]) * _COUNT_UNITS[match[2] or ""]
 
 
+def format_count(count: int) -> str:
+    """What `parse_count` reads, with the largest suffix that fits; up to four digits are written as they are."""
+    for suffix in ("Gi", "Mi", "Ki") if count > 9999 else ():
+        if count % _COUNT_UNITS[suffix] == 0:
+            return f"{count // _COUNT_UNITS[suffix]}{suffix}"
+    return str(count)
+
+
 def parse_int_list(text: str) -> list[int]:
     """``"16,8"`` to ``[16, 8]``; an empty text to an empty list."""
     parts = [part.strip() for part in text.split(",")] if text.strip() else []

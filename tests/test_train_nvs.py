@@ -39,8 +39,7 @@ TINY += ["--status=4", "--checkpoint=8", "--snapshot=16", "--no-bf16"]  # runs a
 
 def config_of(*arguments: str, device: str = "cpu") -> TrainingConfig:
     options = train_nvs.main.make_context("train_nvs", list(arguments)).params
-    others = ("outdir", "preset", "sr_model", "dry_run", "metrics_num", "device")
-    return train_nvs.make_config({name: value for name, value in options.items() if name not in others}, device)
+    return train_nvs.make_config(options, device)
 
 
 def value_of(config: TrainingConfig, name: str) -> Any:
@@ -145,10 +144,10 @@ def test_dry_run_needs_no_data_and_no_folder(capsys: pytest.CaptureFixture[str])
         (["--preset=vivid"], "no preset 'vivid'; known are vivid-base"),
         (["--outdir=/proc/vivid"], "cannot write to /proc/vivid"),
         (["--outdir={tmp}/run", "--data=nowhere"], "there is no data folder"),
-        (["--outdir={tmp}/run", "--single-image-mix=1"], "single_image_mix must be in [0, 1)"),
+        (["--outdir={tmp}/run", "--single-image-mix=1"], "--single-image-mix must be in [0, 1), but is 1.0"),
         (["--outdir={tmp}/run", "--single-image-mix=0.5", "--single-image-data={tmp}/none"], "{tmp}/none"),
         (["--outdir={tmp}/run", "--sr-model=none"], "network none does not exist"),
-        (["--outdir={tmp}/run", "--batch-gpu=0"], "batch_gpu must be at least 1"),
+        (["--outdir={tmp}/run", "--batch-gpu=0"], "--batch-gpu must be in [1, inf), but is 0"),
     ],
 )
 def test_one_line_and_exit_code_2(

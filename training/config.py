@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datasets.config import DataConfig
+from datasets.config import DATA, DataConfig
+from dnnlib.settings import Settings, setting
 from dnnlib.util import STORED, UserError
 from training.network_config import NetworkConfig
 
@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from training.loss import Distance, NVLoss
     from training.precond import NVPrecond
 
+RUN, LEARNING, SPEED, REPORTS = "Run", "Learning", "Speed", "Reports"
+_SOME = "[1, inf)"
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 # What may differ between a run and its continuation: where, how fast and how talkative, not what is computed.
 _FREE_TO_CHANGE = {
     *("data", "single_image_data", "duration", "batch_gpu", "workers", "bench", "compile"),
-    *("status", "snapshot", "checkpoint", "samples", "metrics"),
+    *("status", "snapshot", "checkpoint", "samples", "metrics", "validation", "validation_split"),
 }
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """A training run. Amounts are counted in images seen.
 
     Attributes:
@@ -48,61 +50,76 @@ class TrainingConfig:
         seed: names initial weights, pairs and noise.
         workers: data loading processes per process.
         bench: let cuDNN measure which convolution is fastest; compile: have `torch.compile` fuse element-wise work.
-        status, snapshot, checkpoint, samples, metrics: every how many images; None is never.
+        status, snapshot, checkpoint, samples, metrics, validation: every how many images; None is never.
+        validation_split: whose pairs the validation loss is of.
     """
 
     network: NetworkConfig
-    data: str = "data"
-    single_image_data: str | None = None
-    range_selection: str | None = None
-    depth_model: str | None = None
-    single_image_mix: float = 0.0
-    synthetic_mix: float = 0.0
-    duration: int = 1 << 30
-    batch: int = 1024
-    batch_gpu: int | None = None
-    lr: float = 0.012
-    decay: float = 35000
-    ramp_up: int = 10_000_000
-    P_mean: float = -0.8
-    P_std: float = 1.6
-    perceptual: float = 0.0
-    perceptual_sigma: float = 0.5
-    init: str | None = None
-    precision: str = "float32"
-    loss_scaling: float = 1.0
+    data: str = setting("data", "RealEstate10K folder, or pixelSplat chunks.", section=DATA, metavar="DIR")
+    range_selection: str | None = setting(
+        None, "Frame gap: mid, long or A-B (A <= gap < B).", section=DATA, kind="range"
+    )
+    depth_model: str | None = setting(
+        None, "Depth of views: small, base, large, DIR, or file.", section=DATA, metavar="NAME|DIR"
+    )
+    single_image_mix: float = setting(0.0, "Share of pairs from photographs, [0, 1).", section=DATA, within="[0, 1)")
+    single_image_data: str | None = setting(
+        None, "Their folder.  [default: SingleImages in --data]", section=DATA, metavar="DIR"
+    )
+    synthetic_mix: float = setting(0.0, "Share from rooms papered with them, [0, 1).", section=DATA, within="[0, 1)")
+    duration: int = setting(1 << 30, "Images to see.", section=RUN, kind="count", within=_SOME)
+    batch: int = setting(1024, "Images per step, over all processes.", section=LEARNING, kind="count", within=_SOME)
+    batch_gpu: int | None = setting(
+        None, "Most images of a process at once.  [default: all]", section=SPEED, kind="count", within=_SOME
+    )
+    lr: float = setting(0.012, "Reference learning rate.", section=LEARNING, within="(0, inf)")
+    decay: float = setting(
+        35000, "Batches before it decays; 0 is never.", section=LEARNING, within="[0, inf)", type=float
+    )
+    ramp_up: int = setting(10_000_000, "Images of its linear ramp.", section=LEARNING, kind="count", within="[0, inf)")
+    P_mean: float = setting(-0.8, "Mean of ln sigma.", section=LEARNING, option="--P_mean", within="(-inf, inf)")
+    P_std: float = setting(
+        1.6, "Standard deviation of ln sigma.", section=LEARNING, option="--P_std", within="(0, inf)"
+    )
+    perceptual: float = setting(0.0, "Weight of LPIPS at low noise; 0 is none.", section=LEARNING, within="[0, inf)")
+    perceptual_sigma: float = setting(0.5, "Highest noise level that has it.", section=LEARNING, within="(0, inf]")
+    init: str | None = setting(
+        None, "Start from the weights of a network, not from random ones.", section=LEARNING, metavar="NET"
+    )
+    precision: str = setting("float32", choices=PRECISIONS)
+    loss_scaling: float = setting(1.0, "Loss scaling, for float16.", section=SPEED, option="--ls", within="(0, inf)")
     ema_stds: tuple[float, ...] = (0.05, 0.10)
-    seed: int = 0
-    workers: int = 2
-    bench: bool = True
-    compile: bool = False
-    status: int = 128 << 10
-    snapshot: int | None = 8 << 20
-    checkpoint: int | None = 8 << 20
-    samples: int | None = None
-    metrics: int | None = None
+    seed: int = setting(0, "Names initial weights, pairs and noise.", section=RUN, within="[0, inf)")
+    workers: int = setting(2, "Data loading processes.", section=SPEED, within="[0, inf)")
+    bench: bool = setting(True, "Let cuDNN measure its convolutions.", section=SPEED, option="--bench/--no-bench")
+    compile: bool = setting(
+        False, "Fuse element-wise work; takes minutes, once.", section=SPEED, option="--compile/--no-compile"
+    )
+    status: int = setting(128 << 10, "Images between status lines.", section=REPORTS, kind="count", within=_SOME)
+    snapshot: int | None = setting(
+        8 << 20, "Images between network snapshots.", section=REPORTS, kind="count", within=_SOME
+    )
+    checkpoint: int | None = setting(
+        8 << 20, "Images between training states.", section=REPORTS, kind="count", within=_SOME
+    )
+    samples: int | None = setting(
+        None, "Images between sample sheets.  [default: never]", section=REPORTS, kind="count", within=_SOME
+    )
+    metrics: int | None = setting(
+        None, "Images between metrics, also at the end.  [default: never]", section=REPORTS, kind="count", within=_SOME
+    )
+    validation: int | None = setting(
+        None, "Images between validation losses.  [default: never]", section=REPORTS, kind="count", within=_SOME
+    )
+    validation_split: str = setting("test", "Split that these are of.", section=REPORTS, metavar="NAME")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+
         def refuse(bad: bool, message: str) -> None:
             if bad:
                 raise UserError(message)
 
-        for name in ("seed", "workers", "decay", "ramp_up"):
-            refuse(getattr(self, name) < 0, f"{name} must not be negative, but is {getattr(self, name)}")
-        for name in ("duration", "batch", "batch_gpu", "status", "snapshot", "checkpoint", "samples", "metrics"):
-            value = getattr(self, name)
-            refuse(value is not None and value < 1, f"{name} must be at least 1, not {value}")
-        for name in ("single_image_mix", "synthetic_mix"):
-            value = getattr(self, name)
-            refuse(not 0 <= value < 1, f"{name} must be in [0, 1), not {value}")
-        refuse(self.precision not in PRECISIONS, f"precision is one of {', '.join(PRECISIONS)}, not {self.precision}")
-        refuse(not (self.lr > 0 and math.isfinite(self.lr)), f"lr must be positive, not {self.lr}")
-        refuse(self.loss_scaling <= 0, f"loss_scaling must be positive, not {self.loss_scaling}")
-        for name in ("P_mean", "P_std", "decay", "loss_scaling"):
-            refuse(not math.isfinite(getattr(self, name)), f"{name} must be finite, not {getattr(self, name)}")
-        refuse(self.P_std <= 0, f"P_std must be positive, not {self.P_std}")
-        refuse(not 0 <= self.perceptual < math.inf, f"perceptual must not be negative, but is {self.perceptual}")
-        refuse(not self.perceptual_sigma > 0, f"perceptual_sigma must be positive, not {self.perceptual_sigma}")
         self._check_geometry(refuse)
 
     def _check_geometry(self, refuse: Callable[[bool, str], None]) -> None:
@@ -152,6 +169,15 @@ class TrainingConfig:
 
         torch.manual_seed(self.seed)
         net = NVPrecond(**self.network.to_dict())
+        net.compute_dtype = getattr(torch, self.precision)
+        return net
+
+    def adopt_network(self, net: NVPrecond) -> NVPrecond:
+        """A network of one's own, made ready as one of `build_network`. Raises UserError unless `network` is its."""
+        import torch
+
+        if net.arguments != self.network:
+            raise UserError("`network` of the config is not what `net` was built with: give net.arguments")
         net.compute_dtype = getattr(torch, self.precision)
         return net
 

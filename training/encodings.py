@@ -1,14 +1,14 @@
 """What the networks are given beside the noisy view: each encoding one class (docs/method.md, sections 5.1 to 5.5).
 
-To add one, write its class, add its arguments to `EncodingConfig`, and name it in `Encodings`.
+To add one, write its class, name it in `Encodings`, and add its settings to `network_config.EncodingConfig`: the
+options of train_nvs.py follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
@@ -27,67 +27,12 @@ from training.conditioning import (
     shrink_and_enlarge,
     warp_grid,
 )
+from training.network_config import EncodingConfig
 
 if TYPE_CHECKING:
     from training.precond import NVPrecond
 
 RandnLike = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodingConfig:
-    """Which encodings a network has, and their settings: the part of `NetworkConfig` that this module reads.
-
-    Attributes:
-        super_res: the denoiser also gets a low-resolution image, with `noisy_sr` N(0, 1) added.
-        depth_input: src has a fourth channel, `conditioning.normalize_inverse_depth`.
-        warp_depth_coor: src has a fourth channel, z-depth; Fourier features of coordinates moved by it are input.
-        epipolar_attention_bias: attention to source tokens is biased by their distance from epipolar lines.
-        plane_sweep: the denoiser also gets the source view as the target camera sees it if all is at one depth, for
-            so many depths (Collins 1996), and says how to blend these planes. 0 is none.
-        plane_nearest: inverse depth of the nearest plane, in one over the unit of the poses.
-        plane_spacing: exponent of the inverse depths of the planes: 1 is even, above lies denser farther away.
-        plane_matching: the denoiser also gets how far each plane, made small, is from the low-resolution image.
-        plane_blend_gain: first value of the learned gain on what the network says of each plane.
-    """
-
-    super_res: bool = False
-    noisy_sr: float = 0.25
-    depth_input: bool = False
-    warp_depth_coor: bool = False
-    epipolar_attention_bias: bool = False
-    plane_sweep: int = 0
-    plane_nearest: float = 0.5
-    plane_spacing: float = 2.0
-    plane_blend_gain: float = 3.0
-    plane_matching: bool = False
-
-    # Those that tell of the source view or of where it was seen from, which an unconditional network knows nothing of.
-    of_source: ClassVar = ("epipolar_attention_bias", "depth_input", "warp_depth_coor", "plane_sweep")
-
-    def encoding_faults(self) -> list[tuple[bool, str]]:
-        """(whether it is at fault, what is wrong), of values of the right type."""
-        return [
-            (not 0 <= self.noisy_sr < 1, f"noisy_sr must be in [0, 1), not {self.noisy_sr}"),
-            (self.plane_sweep < 0, f"plane_sweep must not be negative, but is {self.plane_sweep}"),
-            *(
-                (not 0 < getattr(self, name) < float("inf"), f"{name} must be positive, not {getattr(self, name)}")
-                for name in ("plane_nearest", "plane_spacing", "plane_blend_gain")
-            ),
-            (
-                self.plane_matching and not (self.super_res and self.plane_sweep),
-                "plane_matching compares planes with the low-resolution image: it needs super_res and plane_sweep",
-            ),
-            (
-                self.depth_input and self.warp_depth_coor,
-                "depth_input and warp_depth_coor both want the fourth channel of src: choose one",
-            ),
-        ]
-
-    @property
-    def needs_depth(self) -> bool:
-        """Whether source views must come with depth."""
-        return self.depth_input or self.warp_depth_coor
 
 
 class Encoding:

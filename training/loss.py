@@ -11,9 +11,12 @@ from torch import nn
 from torch_utils.batches import Batch
 from torch_utils.cameras import pixels_to_float
 from torch_utils.random import SeededGenerators
-from training.encodings import EncodingConfig, Encodings
+from training.encodings import Encodings
+from training.network_config import EncodingConfig
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of two batches in [-1, 1], a number per image: [B]
+# Of a network, which may be wrapped for several processes, a batch, and the randomness of its images: float32 [B, ..].
+Loss = Callable[[nn.Module, Batch, SeededGenerators], torch.Tensor]
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from dnnlib.settings import setting
 from dnnlib.util import UserError, one_line
-from training.encodings import EncodingConfig
+
+NETWORK, ENCODINGS = "Network", "Encodings"
 
 # A super-resolution denoiser has heads of 32 channels, its source encoder of 64. Shapes do not show it.
 _HEAD_CHANNELS = 64
@@ -51,21 +53,97 @@ class UNetConfig:
         clip_act: largest magnitude of an activation. dropout: its probability.
     """
 
-    model_channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
-    num_blocks: int = 3
-    attn_resolutions: tuple[int, ...] = (16, 8)
-    extra_attn: int | None = None
+    model_channels: int = setting(128, "Channels of the first level.", section=NETWORK, option="--channels")
+    channel_mult: tuple[int, ...] = setting(
+        (1, 2, 3, 4), "Channels of the levels, relative.", section=NETWORK, kind="list"
+    )
+    num_blocks: int = setting(3, "Residual blocks per level.", section=NETWORK, option="--blocks")
+    attn_resolutions: tuple[int, ...] = setting((16, 8), "Levels with attention.", section=NETWORK, kind="list")
+    extra_attn: int | None = setting(
+        None, "Number of one more block with attention per level.", section=NETWORK, type=int
+    )
     label_balance: float = 0.5
     concat_balance: float = 0.5
     res_balance: float = 0.3
     attn_balance: float = 0.3
     clip_act: float = 256.0
-    dropout: float = 0.0
+    dropout: float = setting(0.0, "Dropout probability.", section=NETWORK)
 
     def unet_arguments(self) -> dict[str, Any]:
         """For `UNet`."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(UNetConfig)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingConfig:
+    """Which encodings a network has, and their settings: the part of `NetworkConfig` that `training.encodings` reads.
+
+    Attributes:
+        super_res: the denoiser also gets a low-resolution image, with `noisy_sr` N(0, 1) added.
+        depth_input: src has a fourth channel, `conditioning.normalize_inverse_depth`.
+        warp_depth_coor: src has a fourth channel, z-depth; Fourier features of coordinates moved by it are input.
+        epipolar_attention_bias: attention to source tokens is biased by their distance from epipolar lines.
+        plane_sweep: the denoiser also gets the source view as the target camera sees it if all is at one depth, for
+            so many depths (Collins 1996), and says how to blend these planes. 0 is none.
+        plane_nearest: inverse depth of the nearest plane, in one over the unit of the poses.
+        plane_spacing: exponent of the inverse depths of the planes: 1 is even, above lies denser farther away.
+        plane_matching: the denoiser also gets how far each plane, made small, is from the low-resolution image.
+        plane_blend_gain: first value of the learned gain on what the network says of each plane.
+    """
+
+    super_res: bool = setting(
+        False, "Super-resolution network.", section=ENCODINGS, option="--sr-training/--base-training"
+    )
+    noisy_sr: float = setting(0.25, "Noise on the low-resolution image.", section=ENCODINGS)
+    depth_input: bool = setting(
+        False, "Depth of the source view as input.", section=ENCODINGS, option="--depth-input/--no-depth-input"
+    )
+    warp_depth_coor: bool = setting(
+        False, "Coordinates moved by depth.", section=ENCODINGS, option="--warp-depth-coor/--no-warp-depth-coor"
+    )
+    epipolar_attention_bias: bool = setting(
+        False,
+        "Bias by epipolar lines.",
+        section=ENCODINGS,
+        option="--epipolar-attn-bias/--no-epipolar-attn-bias",
+    )
+    plane_sweep: int = setting(0, "Planes the source moves on; 0: off.", section=ENCODINGS)
+    plane_nearest: float = setting(0.5, "Inverse depth of the nearest, in 1/unit.", section=ENCODINGS)
+    plane_spacing: float = setting(2.0, "Above 1: planes lie denser farther away.", section=ENCODINGS)
+    plane_blend_gain: float = 3.0
+    plane_matching: bool = setting(
+        False,
+        "Compare planes with the small image.",
+        section=ENCODINGS,
+        option="--plane-matching/--no-plane-matching",
+    )
+
+    # Those that tell of the source view or of where it was seen from, which an unconditional network knows nothing of.
+    of_source: ClassVar = ("epipolar_attention_bias", "depth_input", "warp_depth_coor", "plane_sweep")
+
+    def encoding_faults(self) -> list[tuple[bool, str]]:
+        """(whether it is at fault, what is wrong), of values of the right type."""
+        return [
+            (not 0 <= self.noisy_sr < 1, f"noisy_sr must be in [0, 1), not {self.noisy_sr}"),
+            (self.plane_sweep < 0, f"plane_sweep must not be negative, but is {self.plane_sweep}"),
+            *(
+                (not 0 < getattr(self, name) < float("inf"), f"{name} must be positive, not {getattr(self, name)}")
+                for name in ("plane_nearest", "plane_spacing", "plane_blend_gain")
+            ),
+            (
+                self.plane_matching and not (self.super_res and self.plane_sweep),
+                "plane_matching compares planes with the low-resolution image: it needs super_res and plane_sweep",
+            ),
+            (
+                self.depth_input and self.warp_depth_coor,
+                "depth_input and warp_depth_coor both want the fourth channel of src: choose one",
+            ),
+        ]
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether source views must come with depth."""
+        return self.depth_input or self.warp_depth_coor
 
 
 @dataclass(frozen=True)
@@ -86,12 +164,16 @@ class NetworkConfig(UNetConfig, EncodingConfig):
     img_resolution: int
     img_channels: int = 3
     label_dim: int = 20
-    no_time_enc: bool = False
-    uncond: bool = False
+    no_time_enc: bool = setting(
+        False, "Source features that serve a whole sample.", section=NETWORK, option="--no-time-enc/--time-enc"
+    )
+    uncond: bool = setting(False, "Unconditional network, for guidance.", section=NETWORK, option="--uncond/--cond")
     use_fp16: bool = True
-    sigma_data: float = 0.5
+    sigma_data: float = setting(0.5, "Spread of the views, or of what planes miss.", section=NETWORK)
     logvar_channels: int = 128
-    channels_per_head: int | None = None
+    channels_per_head: int | None = setting(
+        None, "Width of attention heads.  [default: the published]", section=NETWORK, type=int
+    )
     architecture: str = "unet"
 
     @classmethod

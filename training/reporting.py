@@ -19,13 +19,14 @@ from dnnlib.text_files import parse_json, read_text
 from dnnlib.util import UserError, atomic_path
 from torch_utils.depth import DepthModel
 from training.checkpoint import kimg_name
-from training.config import TrainingConfig
 from training.generation import generate_images
 from training.precond import NVPrecond
 from training.results import batches_sheet
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from datasets.pairs import PairDataset
 
 _log = logging.getLogger("training")
 
@@ -86,19 +87,13 @@ class Reporter:
 
 
 def sample_sheet(
-    config: TrainingConfig,
+    pairs: PairDataset,
     net: NVPrecond,
     sr_model: NVPrecond | None = None,
     depth_model: DepthModel | None = None,
     count: int = 8,
 ) -> Image.Image:
-    """Source, sample and target of the first pairs of the test split (train where there is none)."""
-    from datasets.config import open_pairs
-
-    try:
-        pairs = open_pairs(config.pairs("test"))
-    except UserError:
-        pairs = open_pairs(config.pairs("train"))
+    """Source, sample and target of the first pairs."""
     batches = generate_images(net, pairs, range(count), sr_model=sr_model, depth_model=depth_model, num_steps=18)
     return batches_sheet(batches)
 

@@ -12,7 +12,7 @@ from training.solvers import SOLVERS, WITHOUT_CHURN
 
 NETWORKS, SAMPLER = "Networks", "Sampler"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-_WEIGHTS = dict(section=NETWORKS, metavar="FILE|DIR|URL|NAME")
+_WEIGHTS: dict[str, Any] = dict(section=NETWORKS, metavar="FILE|DIR|URL|NAME")
 
 Role = Literal["net", "gnet", "sr_model"]
 ROLES: tuple[Role, ...] = ("net", "gnet", "sr_model")  # of the networks of a sampler

@@ -12,50 +12,45 @@ import json
 import logging
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
 
-from datasets.config import open_pairs
 from dnnlib.locks import sole_user
 from dnnlib.text_files import read_json
 from dnnlib.util import UserError, atomic_path, format_bytes, one_line, writable_directory
-from torch_utils.batches import Batch, Pair, collate
+from torch_utils.batches import Batch, Pair
 from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.distributed import Processes
 from torch_utils.random import SeededGenerators, seed_of
 from training.checkpoint import check_moments, kimg_name, load_newest_state, remove_leftovers, save_state
 from training.config import TrainingConfig
 from training.layers import normalize_weights
-from training.loss import Distance
+from training.loss import Loss, NVLoss
 from training.model_io import copy_weights, save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
 from training.reporting import Reporter, logging_to, sample_sheet
+from training.run_pairs import STOP_SIGNALS, RunPairs, step_batches
 from training.schedule import learning_rate
+from training.validation import Validation
 
 Stopping = Callable[[], bool]  # whether this process has been told to end
 # An averaged network and a range of frame gaps to metrics; it may break off where it is told that the run ends.
 Evaluate = Callable[[NVPrecond, str, Stopping], dict[str, float]]
-
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 _log = logging.getLogger("training")
 _BYTES_PER_PARAMETER = 4 * (1 + 2 + 2)  # of a checkpoint: weights, two moments of Adam, two averages
 _DROPOUT = 1  # behind the name of an image: the randomness of dropout, not of its noise
 _RANGES = ("mid", "long")  # that metrics are reported for
 _MOST_BAD_STEPS = 10  # in a row with a loss that is not finite, before the run ends
-_MOST_BAD_PAIRS = 16  # in a row that cannot be read, likewise
-_SUBSTITUTE = 1 << 40  # images further on is the pair that stands in for one that cannot be read: no run comes there
-_SKIPPED_SAID = 5  # pairs that cannot be read are named in the log, then counted
 
 
 @dataclass
@@ -64,25 +59,27 @@ class Trainer:
 
     config: TrainingConfig
     processes: Processes
+    own_net: InitVar[NVPrecond | None] = None  # in place of the network and the loss that the config describes
+    own_loss: InitVar[Loss | None] = None
     net: NVPrecond = field(init=False)
+    loss: Loss = field(init=False)
     images: int = 0  # seen so far, over all processes
     depth_model: DepthModel | None = field(init=False)
-    distance: Distance | None = None  # of the perceptual term, if the run has one
     losses: list[torch.Tensor] = field(default_factory=list)  # of the steps since somebody last cleared the list
     nonfinite: torch.Tensor = field(init=False)  # entries of the gradient replaced so far
     bad_steps: torch.Tensor = field(init=False)  # in a row, whose loss is not finite
     skipped: int = 0  # pairs of this process that could not be read since it started
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, own_net: NVPrecond | None, own_loss: Loss | None) -> None:
         config, device = self.config, self.processes.device
         if config.batch % self.processes.world_size:
             raise UserError(f"batch {config.batch} cannot be shared by {self.processes.world_size} processes")
         torch.backends.cudnn.benchmark = config.bench
-        self.net = config.build_network().train()
+        self.net = config.build_network() if own_net is None else config.adopt_network(own_net)
         if config.init is not None:
             copy_weights(config.init, self.net)
-        self.net = channels_last(self.net.to(device))
-        self.loss = config.build_loss(self.distance)
+        self.net = channels_last(self.net.train().to(device))
+        self.loss = own_loss or config.build_loss()
         self.depth_model = choose_depth_model(config.depth_model, config.needs_depth, device)
         self.ema = PowerFunctionEMA(self.net, config.ema_stds)
         fused = device.type in ("cpu", "cuda")
@@ -117,7 +114,7 @@ class Trainer:
             names = [(config.seed, number) for number in self.image_numbers(self.images)[rows]]
             torch.manual_seed(seed_of((*names[0], _DROPOUT)))
             with contextlib.nullcontext() if is_last else self._no_sync():
-                loss = self.loss(self._wrapped, self._with_depth(batch[rows].to(device)), SeededGenerators(names))
+                loss = self.loss(self._wrapped, self.with_depth(batch[rows].to(device)), SeededGenerators(names))
                 loss.sum().mul(config.loss_scaling / self.share).backward()
             mean_loss += loss.detach().sum() / (loss[0].numel() * self.share)
         self._repair_gradients()
@@ -145,7 +142,7 @@ class Trainer:
         self.losses = list(torch.tensor(state.get("losses", []), device=self.processes.device))
         self.nonfinite.fill_(state.get("nonfinite", 0))
 
-    def _with_depth(self, batch: Batch) -> Batch:
+    def with_depth(self, batch: Batch) -> Batch:
         """The batch with the depth that the model tells, or the one it carries."""
         return batch if self.depth_model is None else replace(batch, depth=self.depth_model(batch.source))
 
@@ -186,9 +183,12 @@ def train(
     outdir: str | Path,
     processes: Processes,
     *,
+    pairs: Sequence[Pair] | None = None,
+    held_out: Sequence[Pair] | None = None,
+    net: NVPrecond | None = None,
+    loss: Loss | None = None,
     evaluate: Evaluate | None = None,
     sr_model: NVPrecond | None = None,
-    distance: Distance | None = None,
 ) -> bool:
     """Train in the run folder `outdir`, going on from its newest checkpoint; returns whether the run came to its end.
 
@@ -198,19 +198,21 @@ def train(
 
     Args:
         outdir: on several machines a folder that all of them see.
-        evaluate: called every `config.metrics` images on every process, for each published range of frame gaps.
+        pairs, held_out: to train on and to validate on, of one's own in place of those of `config.data`.
+        net: to train in place of a new one; `config.network` is what it was built with. loss: in place of `NVLoss`.
+        evaluate: called every `config.metrics` images and at the end, on every process, for each published range of
+            frame gaps.
         sr_model: super-resolution network behind the one in training, for sample sheets.
-        distance: of batches of images in [-1, 1], for the perceptual term of a run that has one.
     """
     outdir = Path(outdir)
-    trainer = Trainer(config, processes, distance=distance)
+    trainer, data = Trainer(config, processes, net, loss), RunPairs(config, pairs, held_out)
     with (
         _own_folder(config, outdir, trainer),
         logging_to(outdir / "log.txt") if processes.is_main else contextlib.nullcontext(),
     ):
         _resume(trainer, outdir)
-        with _stop_signals() as stop, _Reports(config, outdir, trainer, evaluate, sr_model, stop.is_set) as reports:
-            for batch in step_batches(config, trainer):
+        with _stop_signals() as stop, _Reports(outdir, trainer, data, evaluate, sr_model, stop.is_set) as reports:
+            for batch in step_batches(trainer, data.training()):
                 trainer.step(batch)
                 stopping = processes.any(stop.is_set())
                 reports.after_step(stopping)
@@ -225,15 +227,17 @@ class _Reports:
 
     def __init__(
         self,
-        config: TrainingConfig,
         outdir: Path,
         trainer: Trainer,
+        data: RunPairs,
         evaluate: Evaluate | None,
         sr_model: NVPrecond | None,
         is_stopping: Stopping,
     ) -> None:
-        self.config, self.outdir, self.trainer = config, outdir, trainer
+        self.config, self.outdir, self.trainer, self.data = trainer.config, outdir, trainer, data
         self.evaluate, self.sr_model, self.is_stopping = evaluate, sr_model, is_stopping
+        validating = self.config.validation and trainer.images < self.config.duration
+        self.validate = Validation(data.held_out(), trainer.processes, self.config.batch_gpu) if validating else None
         self.before = trainer.images
         self.reporter: Reporter | None = None
 
@@ -261,16 +265,18 @@ class _Reports:
             if finished or self._due(config.status):
                 self.reporter.status(trainer.images, self._values())
             if self._due(config.samples):
-                sheet = sample_sheet(config, trainer.ema.averages[0], self.sr_model, trainer.depth_model)
+                sheet = sample_sheet(self.data.shown(), trainer.ema.averages[0], self.sr_model, trainer.depth_model)
                 self.reporter.picture("samples", trainer.images, sheet)
         if finished or self._due(config.status):
             trainer.losses.clear()
+        if self.validate is not None and (finished or self._due(config.validation)):
+            self._record(self.validate(trainer))
         if self.reporter is not None:
             if finished or self._due(config.snapshot):
                 self._save_snapshots()
             if saving and not int(trainer.bad_steps):  # what a run has become is not saved over what it was
                 save_state(self.outdir, trainer.images, trainer.state_dict())
-        if self.evaluate is not None and self._due(config.metrics) and not stopping:
+        if self.evaluate is not None and (finished or self._due(config.metrics)) and not stopping:
             self._report_metrics()  # which takes long: what could be lost by then is saved
         self.before = trainer.images
 
@@ -306,6 +312,9 @@ class _Reports:
             if self.trainer.processes.any(self.is_stopping()):
                 return  # of fewer images than was said
             values.update({f"{name}/{selection}": value for name, value in found.items()})
+        self._record(values)
+
+    def _record(self, values: Mapping[str, float]) -> None:
         if self.reporter is not None and values:
             self.reporter.record(self.trainer.images, values)
 
@@ -314,87 +323,32 @@ class _Reports:
         """Of the clips trained on, whatever their mix; a matter of seconds, once."""
         from datasets.typical_depth import typical_depth
 
-        found = typical_depth(open_pairs(self.config.pairs("train")))
+        found = typical_depth(self.data.as_stored())
         _log.info("typical depth of the views: %s", "too few points to tell" if found is None else f"{found:.2f} units")
         return found
+
+    def _own_parts(self) -> dict[str, str]:
+        """What took part that the config does not tell, by name."""
+        loss = self.trainer.loss
+        own = {"own_pairs": self.data.own, "own_loss": None if isinstance(loss, NVLoss) else loss}
+        return {
+            role: getattr(part, "__qualname__", type(part).__qualname__)
+            for role, part in own.items()
+            if part is not None
+        }
 
     def _save_snapshots(self) -> None:
         ema, images = self.trainer.ema, self.trainer.images
         for std, average in zip(ema.stds, ema.averages, strict=True):
             average.typical_depth = self._typical_depth
-            provenance = {"images": images, "ema_std": std, "training_options": self.config.to_dict()}
+            provenance = {
+                "images": images,
+                "ema_std": std,
+                "training_options": self.config.to_dict(),
+                **self._own_parts(),
+            }
             path = self.outdir / f"network-snapshot-{kimg_name(images)}-{std:.3f}.safetensors"
             save_network(path, average, provenance, torch.float16)
-
-
-class _Share(NamedTuple):
-    """What a data worker hands over: a batch, or what stands in its way; and why pairs were replaced by others.
-
-    (A UserError that a data worker raises would reach the user as the text of a traceback.)
-    """
-
-    batch: Batch | None
-    error: str
-    skipped: list[str]
-
-
-class _StepShares(Dataset):
-    """Item n is this process's share of the step that follows on n images.
-
-    A pair that cannot be read is replaced by one that no run comes to, the same one every time.
-    """
-
-    def __init__(self, pairs: Dataset[Pair], first_share: range) -> None:
-        self.pairs, self.first_share = pairs, first_share
-
-    def __getitem__(self, images: int) -> _Share:
-        skipped: list[str] = []
-        try:
-            return _Share(collate([self._pair(images + number, skipped) for number in self.first_share]), "", skipped)
-        except UserError as error:
-            return _Share(None, str(error), skipped)
-
-    def _pair(self, number: int, skipped: list[str]) -> Pair:
-        reason = ""
-        for attempt in range(_MOST_BAD_PAIRS):
-            try:
-                return self.pairs[number + attempt * _SUBSTITUTE]
-            except UserError as error:
-                reason = str(error)
-                skipped.append(reason)
-        raise UserError(f"{_MOST_BAD_PAIRS} pairs in a row cannot be read, the last one because {reason}")
-
-
-def step_batches(config: TrainingConfig, trainer: Trainer) -> Iterator[Batch]:
-    """This process's share of every step to come."""
-    pairs = open_pairs(config.training_pairs(), config.resolution)
-    _log.info("training data: %s", pairs.summary())
-    loader = DataLoader(
-        _StepShares(pairs, trainer.image_numbers(0)),
-        batch_size=None,
-        sampler=range(trainer.images, config.duration, config.batch),
-        num_workers=config.workers,
-        worker_init_fn=_leave_signals_to_parent if config.workers else None,
-        pin_memory=trainer.processes.device.type == "cuda",
-    )
-    batches = iter(loader)
-    try:
-        for share in batches:
-            for reason in share.skipped[: max(_SKIPPED_SAID - trainer.skipped, 0)]:
-                _log.warning("a pair is skipped: %s", reason)
-            trainer.skipped += len(share.skipped)
-            if share.batch is None:
-                raise UserError(share.error)
-            yield share.batch
-    finally:  # the traceback of an error would keep them running, and the process would wait for them for ever
-        if config.workers:
-            batches._shutdown_workers()
-
-
-def _leave_signals_to_parent(_: int) -> None:
-    """The parent still needs its data workers to end its step."""
-    for number in _STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -462,7 +416,7 @@ def _resume(trainer: Trainer, outdir: Path) -> None:
 def _stop_signals() -> Iterator[Event]:
     """Within the block the signals set the event instead of ending the process, but for those that are ignored."""
     stop = Event()
-    heard = [number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in heard}
     try:
         yield stop

@@ -18,6 +18,7 @@ from dnnlib.util import (
     UserError,
     atomic_path,
     format_bytes,
+    format_count,
     format_seconds,
     harmless,
     one_line,
@@ -117,6 +118,14 @@ def test_format_seconds(seconds: float, text: str) -> None:
 @given(st.integers(0, 10**9), st.sampled_from([("", 0), ("Ki", 10), ("Mi", 20), ("Gi", 30)]))
 def test_parse_count_is_binary(number: int, unit: tuple[str, int]) -> None:
     assert parse_count(f" {number}{unit[0]} ") == number << unit[1]
+    assert parse_count(format_count(number << unit[1])) == number << unit[1]
+
+
+def test_format_count_takes_the_largest_suffix_of_long_numbers() -> None:
+    assert [format_count(count) for count in (1024, 128 << 10, 8 << 20, 3 << 30, 10_000_000)] == [
+        *("1024", "128Ki", "8Mi", "3Gi"),
+        "10000000",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "4K", "4ki", "-1", "1.5Mi", "Ki", "4 Ki", "٣", "1e3"])

@@ -12,9 +12,10 @@ from tests.golden import tiny_network
 from torch_utils.batches import Batch
 from torch_utils.cameras import GEOMETRY_DIM, Camera, View, pixels_to_float
 from training.conditioning import normalize_inverse_depth
-from training.encodings import EncodingConfig, Encodings
+from training.encodings import Encodings
 from training.generation import NovelViewSampler, generate_images
 from training.guidance import view_denoiser
+from training.network_config import EncodingConfig
 from training.sampling_config import SamplingConfig
 
 NONE = Encodings(EncodingConfig())

@@ -17,10 +17,10 @@ from torch_utils.cameras import GEOMETRY_DIM, Camera, View, geometry_vector
 from torch_utils.warping import euler_rotation
 from training import precond
 from training.conditioning import Conditioning, shrink_and_enlarge
-from training.encodings import EncodingConfig, Encodings, PlaneSweep
+from training.encodings import Encodings, PlaneSweep
 from training.generation import NovelViewSampler
 from training.model_io import load_network, save_network
-from training.network_config import NetworkConfig
+from training.network_config import EncodingConfig, NetworkConfig
 from training.precond import NVPrecond
 from training.sampling_config import SamplingConfig
 

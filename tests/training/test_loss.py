@@ -13,8 +13,9 @@ from torch_utils.batches import Batch
 from torch_utils.cameras import GEOMETRY_DIM, pixels_to_float
 from torch_utils.random import SeededGenerators
 from training.conditioning import shrink_and_enlarge
-from training.encodings import EncodingConfig, Encodings
+from training.encodings import Encodings
 from training.loss import NVLoss, PerceptualTerm
+from training.network_config import EncodingConfig
 
 
 class KnownAnswer(nn.Module):

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import re
 import resource
 import signal
 import time
@@ -21,9 +22,11 @@ import torch
 from safetensors.torch import load_file
 
 from datasets.config import open_pairs
+from datasets.pairs import OwnPairs
 from datasets.synthetic import SyntheticClips, write_tree
 from dnnlib.imaging import save_png
 from dnnlib.util import UserError
+from tests.golden import TINY
 from tests.training.runs import (
     Run,
     final_tensors,
@@ -33,14 +36,18 @@ from tests.training.runs import (
     tiny_config,
     write_data,
 )
-from torch_utils.batches import Batch, collate
+from torch_utils.batches import Batch, Pair, collate
+from torch_utils.cameras import Camera, View
 from torch_utils.distributed import Processes, start_processes
+from torch_utils.random import SeededGenerators
 from training.checkpoint import load_newest_state
 from training.config import TrainingConfig
+from training.generation import generate_images
 from training.loss import NVLoss
-from training.model_io import load_network, save_network
-from training.precond import NVPrecond
+from training.model_io import load_network, read_metadata, save_network
+from training.precond import ARCHITECTURES, NVPrecond
 from training.reporting import sample_sheet
+from training.run_pairs import RunPairs
 from training.training_loop import Trainer, train
 
 # Sums over images in another order differ by float32 rounding, which Adam's division then amplifies a little.
@@ -298,9 +305,10 @@ def test_sample_sheet_of_a_cascade(data: Path) -> None:
     base, large = (
         tiny_config(data, network).build_network().eval() for network in ({}, dict(super_res=True, img_resolution=32))
     )
+    pairs = RunPairs(tiny_config(data)).shown()
     small, cascade = (
-        sample_sheet(tiny_config(data), base, count=1),
-        sample_sheet(tiny_config(data), base, large, count=1),
+        sample_sheet(pairs, base, count=1),
+        sample_sheet(pairs, base, large, count=1),
     )
     assert (np.asarray(small) != np.asarray(cascade)).any()
 
@@ -440,3 +448,87 @@ def test_metrics_break_off_and_what_was_done_is_saved_before(data: Path, tmp_pat
     assert not train(tiny_config(data, metrics=8), tmp_path, processes, evaluate=evaluate)
     assert "psnr" not in (tmp_path / "stats.jsonl").read_text()
     assert load_newest_state(tmp_path)["images"] < 48
+
+
+def test_validation_loss_is_that_of_fixed_pairs_and_noise_and_leaves_the_run_alone(
+    data: Path, whole: Path, tmp_path: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the averages that the run leaves; by two processes as by one; interrupted as whole."""
+    monkeypatch.setattr("training.validation.PAIRS", 6)
+    config = tiny_config(data, validation=20)
+    assert train(dataclasses.replace(config, duration=24), tmp_path, processes)
+    assert train(config, tmp_path, processes)
+    assert_same_run(tmp_path, whole)
+    found = {line["images"]: line for line in read_lines(tmp_path) if "validation_loss/0.050" in line}
+    assert list(found) == [20, 24, 40, 48]
+    pairs = open_pairs(dataclasses.replace(config.pairs("test"), seed=0), config.resolution)
+    state = load_newest_state(tmp_path)
+    for std, name in ((0.05, "validation_loss/0.050"), (0.1, "validation_loss/0.100")):
+        net = config.build_network().eval()
+        net.load_state_dict(state["ema"][str(std)])
+        every = [config.build_loss()(net, collate([pairs[k]]), SeededGenerators([(0, k)])).mean() for k in range(6)]
+        assert found[48][name] == pytest.approx(float(torch.stack(every).mean().detach()), rel=1e-5)
+    assert found[24] != found[48]
+
+
+def test_validation_by_two_processes_is_that_of_one(data: Path, tmp_path: Path) -> None:
+    config = tiny_config(data, validation=4, duration=4)
+    for processes, folder in ((1, tmp_path / "one"), (2, tmp_path / "two")):
+        folder.mkdir()
+        assert Run(folder, config, world_size=processes).wait() == [0] * processes
+    one, two = (read_lines(tmp_path / name)[-1]["validation_loss/0.050"] for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+def test_metrics_are_computed_at_the_end_too(data: Path, tmp_path: Path, processes: Processes) -> None:
+    seen: list[int] = []
+    config = tiny_config(data, duration=16, metrics=12)
+    train(config, tmp_path, processes, evaluate=lambda *_: {"m": float(seen.append(1) or len(seen))})
+    assert [line["images"] for line in read_lines(tmp_path) if "m/mid" in line] == [12, 16]
+
+
+def test_the_documented_training_with_everything_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands in docs/training.md; it goes on, and its snapshots are read and sampled from like any other."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
+    (example,) = re.findall(r"```python\n(import logging\n.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("training.precond.ARCHITECTURES", dict(ARCHITECTURES))
+    monkeypatch.setattr("training.validation.PAIRS", 4)
+    names: dict = {}
+    exec(compile(example, "docs/training.md", "exec"), names)
+    folder = tmp_path / "runs" / "mine"
+    told = [line for line in read_lines(folder) if "validation_loss/0.050" in line]
+    assert [line["images"] for line in told] == [32, 64]
+    (snapshot,) = folder.glob("network-snapshot-*64-0.050.safetensors")
+    provenance = read_metadata(snapshot)[1]
+    assert (provenance["own_pairs"], provenance["own_loss"]) == ("MyPairs", "my_loss")
+    net = load_network(snapshot)
+    assert net.arguments.architecture == "mine"
+    (batch,) = generate_images(net, OwnPairs(names["MyPairs"]()), range(2), num_steps=2)
+    assert batch.images.shape == (2, 3, 16, 16)
+    longer = dataclasses.replace(names["config"], duration=96)
+    parts = {"pairs": names["MyPairs"](), "held_out": names["MyPairs"](), "loss": names["my_loss"]}
+    assert train(longer, folder, start_processes("cpu"), **parts, net=NVPrecond(img_resolution=16, architecture="mine"))
+    assert [line["images"] for line in read_lines(folder) if "loss" in line] == [64, 96]
+
+
+def test_own_parts_that_do_not_fit_are_refused(data: Path, tmp_path: Path, processes: Processes) -> None:
+    config = tiny_config(data, duration=4)
+    view = View(torch.zeros(3, 16, 16, dtype=torch.uint8), Camera.from_fov(60, 16, 16))
+    pairs = [Pair(view, view, "grey", 0, 1)]
+    for parts, message in (
+        ({"pairs": []}, "`pairs` is empty"),
+        ({"pairs": [1, 2]}, "item . of `pairs` is of type int"),
+        ({"net": NVPrecond(**{**TINY, "model_channels": 16})}, "give net.arguments"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(config, tmp_path / "run", processes, **parts)
+    with pytest.raises(UserError, match="needs `held_out` pairs"):
+        train(dataclasses.replace(config, validation=4), tmp_path / "run", processes, pairs=pairs)
+    with pytest.raises(UserError, match=r"no .*nowhere"):
+        train(dataclasses.replace(config, validation=4, validation_split="nowhere"), tmp_path / "run", processes)
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def read_lines(outdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (outdir / "stats.jsonl").read_text().splitlines()]
