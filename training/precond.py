@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from dnnlib.util import UserError
+from dnnlib.util import UserError, present
 from training.conditioning import Conditioning, Prepared, Tensors
 from training.encodings import Encodings
 from training.layers import MPConv, MPFourier
@@ -19,13 +19,11 @@ from training.unet import SourceFeature, UNet
 
 
 class InnerNetwork(Protocol):
-    """What stands behind F of the equation, and as the source encoder: a module that `ARCHITECTURES` can build.
+    """What stands behind F of the equation, and as the source encoder: a module that `ARCHITECTURES` can build."""
 
-    Attributes:
-        feature_shapes: (channels, side) of each feature of the source view that it gives or attends to.
-    """
-
-    feature_shapes: list[tuple[int, int]]
+    @property
+    def feature_shapes(self) -> list[tuple[int, int]]:
+        """(channels, side) of each feature of the source view that it gives or attends to."""
 
     def keys_and_values(self, source_features: Sequence[torch.Tensor]) -> list[Tensors]:
         """What a denoiser makes of source features [B, channels, side, side], to be given instead of them."""
@@ -37,11 +35,12 @@ class InnerNetwork(Protocol):
         geometry: torch.Tensor,
         source_features: Sequence[SourceFeature] = (),
         distances: dict[int, torch.Tensor] | None = None,
-    ) -> torch.Tensor | list[torch.Tensor]:
-        """Denoiser: [B, out_channels, R, R]; source encoder: its features. Arguments as for `UNet.forward`."""
+    ) -> Any:
+        """Denoiser: [B, out_channels, R, R]; source encoder: a list of its features. Arguments: see `UNet.forward`."""
 
 
 def _unet(config: NetworkConfig, in_channels: int, out_channels: int | None) -> UNet:
+    options: dict[str, Any]
     if out_channels is None:
         options = {"source_encoder": True, "channels_per_head": config.encoder_head_channels}
     else:
@@ -55,7 +54,7 @@ def _unet(config: NetworkConfig, in_channels: int, out_channels: int | None) -> 
 
 # By `NetworkConfig.architecture`: from the config, channels of the input, and those of the output, None for a source
 # encoder.
-ARCHITECTURES: dict[str, Callable[[NetworkConfig, int, int | None], nn.Module]] = {"unet": _unet}
+ARCHITECTURES: dict[str, Callable[[NetworkConfig, int, int | None], InnerNetwork]] = {"unet": _unet}
 
 
 class NVPrecond(nn.Module):
@@ -70,6 +69,9 @@ class NVPrecond(nn.Module):
         frozen: see `freeze`.
         typical_depth: median z-depth of the views it was trained on, in the unit of their poses; None: not known.
     """
+
+    unet: InnerNetwork
+    encoder: InnerNetwork
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -156,11 +158,11 @@ class NVPrecond(nn.Module):
         dst = dst.to(torch.float32)
         sigma = sigma.to(dst.device, torch.float32).expand(len(dst)).reshape(-1, 1, 1, 1)
         prepared = src
-        if not isinstance(src, Prepared):
-            prepared = self.prepare(src, geometry, conditioning_image, source_features)
-        features = prepared.features
-        if prepared.encoder_input:
-            features = self._encode(*prepared.encoder_input, sigma, prepared.geometry)
+        if not isinstance(prepared, Prepared):
+            prepared = self.prepare(prepared, present(geometry), conditioning_image, source_features)
+        features: Sequence[SourceFeature] = prepared.features
+        for encoder_input in prepared.encoder_input:
+            features = self._encode(encoder_input, sigma, prepared.geometry)
         told = self.encodings.draw(prepared.told, randn_like)
 
         sigma_data = self.arguments.sigma_data
