@@ -66,7 +66,7 @@ class NVPrecond(nn.Module):
         arguments: what the network was built with: all that a file needs beside the weights.
         encodings: what it is given beside the noisy view.
         compute_dtype: dtype of the inner networks' activations; None follows `use_fp16`.
-        frozen: see `freeze`.
+        frozen: see `freeze`. graphs: whether the inner networks run as CUDA graphs, see `compile_parts`.
         typical_depth: median z-depth of the views it was trained on, in the unit of their poses; None: not known.
     """
 
@@ -85,6 +85,7 @@ class NVPrecond(nn.Module):
         self.encodings = Encodings(config, config.img_channels, config.logvar_channels)
         self.compute_dtype: torch.dtype | None = None
         self.frozen = False
+        self.graphs = False
         self.typical_depth: float | None = None
 
         build, channels = ARCHITECTURES[config.architecture], config.img_channels
@@ -155,6 +156,8 @@ class NVPrecond(nn.Module):
 
         Returns: the denoised view, float32 [B, 3, R, R].
         """
+        if self.graphs:  # the outputs of one graph, features, are the inputs of the next: they last for one evaluation
+            torch.compiler.cudagraph_mark_step_begin()
         dst = dst.to(torch.float32)
         sigma = sigma.to(dst.device, torch.float32).expand(len(dst)).reshape(-1, 1, 1, 1)
         prepared = src
@@ -225,11 +228,12 @@ class NVPrecond(nn.Module):
         The arithmetic around them stays as it is: it is float32, and small. Raises UserError without a compiler.
         """
         on_cuda = next(self.parameters()).is_cuda
+        self.graphs = on_cuda and graphs
         if not on_cuda and shutil.which(os.environ.get("CXX", "g++")) is None:
             raise UserError("`compile` needs a C++ compiler on this device: install g++, or leave it out")
         for part in ("encoder", "unet"):
             if hasattr(self, part):
-                self.get_submodule(part).compile(mode="reduce-overhead" if on_cuda and graphs else "default")
+                self.get_submodule(part).compile(mode="reduce-overhead" if self.graphs else "default")
         return self
 
     def encode_source(self, src: torch.Tensor, sigma: torch.Tensor, geometry: torch.Tensor) -> list[torch.Tensor]:
