@@ -17,6 +17,8 @@ from training.layers import MPConv, MPFourier
 from training.network_config import NetworkConfig
 from training.unet import SourceFeature, UNet
 
+_MOST_COMPILED = 64  # parts of networks, each for so many sizes of a batch
+
 
 class InnerNetwork(Protocol):
     """What stands behind F of the equation, and as the source encoder: a module that `ARCHITECTURES` can build."""
@@ -229,6 +231,8 @@ class NVPrecond(nn.Module):
         """
         on_cuda = next(self.parameters()).is_cuda
         self.graphs = on_cuda and graphs
+        # All parts of all networks are instances of one module, and share the limit; beyond it nothing is compiled.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
         if not on_cuda and shutil.which(os.environ.get("CXX", "g++")) is None:
             raise UserError("`compile` needs a C++ compiler on this device: install g++, or leave it out")
         for part in ("encoder", "unet"):
