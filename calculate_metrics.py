@@ -13,7 +13,7 @@ import click
 
 from datasets.config import DATA, DataConfig, open_pairs
 from dnnlib.cli import Count, Group, batch_option, given, option, preset_option, settings_options, yielding
-from dnnlib.util import UserError, atomic_path, writable_directory
+from dnnlib.util import UserError, atomic_path, present, writable_directory
 from presets import SAMPLING
 from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
 
@@ -293,7 +293,7 @@ def ref(metrics: list[str], dest: Path, **options: Any) -> None:
     wanted = {FEATURE_METRICS[name].reference_name: FEATURE_METRICS[name].detector for name in metrics}
     networks = load_detectors(wanted.values(), processes.device, dict(options["weights"]))
     reference = build_reference(
-        ((batch.target, batch.source) for batch in views),
+        ((present(batch.target), batch.source) for batch in views),
         {name: networks[detector] for name, detector in wanted.items()},
     )
     reference.save(dest)
@@ -383,13 +383,15 @@ def compare(
         for views in batches(saved, options):
             evaluation.update(views)
         numbers.append(per_pair(replace(evaluation.compute(), pairs=saved.pairs)))
-    found = compare_numbers(*numbers, most=count)
+    found = compare_numbers(numbers[0], numbers[1], count)
     click.echo(to_text(found))
     if json_file is not None:
         with atomic_path(json_file) as temporary:
             temporary.write_text(to_json(found) + "\n")
     if outdir is not None:
-        save_png(writable_directory(outdir) / "differences.png", compared_sheet(*runs, found))
+        save_png(
+            writable_directory(outdir) / "differences.png", compared_sheet(present(runs[0]), present(runs[1]), found)
+        )
         click.echo(outdir / "differences.png")
     processes.close()
 
@@ -413,7 +415,7 @@ def depth_adder(name: str | None, needed: bool, saved: SavedViews, device: torch
         return lambda views: views
     if model is None:
         return lambda views: views.with_depth(saved.stored_depth(views))
-    return lambda views: views.with_depth(model(views.source.to(device)).cpu())
+    return lambda views: views.with_depth(model(present(views.source).to(device)).cpu())
 
 
 def batches(saved: SavedViews, options: dict[str, Any], visible: bool = True) -> Iterable[Views]:

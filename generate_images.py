@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from datasets.config import DATA, DataConfig, open_pairs
+from datasets.config import DATA, DataConfig, open_clip_pairs
 from datasets.path_config import PATHS, PHOTOGRAPHS, PathConfig, open_paths
 from dnnlib.cli import Command, Seeds, batch_option, given, option, preset_option, settings_options, yielding
 from dnnlib.settings import Settings
@@ -95,7 +95,7 @@ def _check_mode(ctx: click.Context) -> None:
     for parameter in ctx.command.params:
         if not given(ctx, parameter.name):
             continue
-        modes, what = _MODES.get(parameter.name) or _MODES.get(parameter.section) or ((mode,), "")
+        modes, what = _MODES.get(parameter.name) or _MODES.get(getattr(parameter, "section", "")) or ((mode,), "")
         if mode not in modes:
             remedy = f"--{mode}" if mode != "pairs" else "give " + " or ".join(f"--{other}" for other in modes)
             raise UserError(f"{parameter.opts[0]} is for {what}: leave it out, or {remedy}")
@@ -138,7 +138,7 @@ class Job(Settings):
     path: PathConfig
     render: RenderConfig
     seeds: list[int]
-    batch: int | str
+    batch: int | Literal["auto"]
     outdir: Path
     preset: str | None
     subdirs: bool
@@ -233,7 +233,7 @@ def _generate_pairs(job: Job, processes: Processes) -> tuple[Failures, int]:
     from training.results import RunFolder, generate_into, run_details, run_identity
 
     log = logging.getLogger("generate_images")
-    dataset = open_pairs(job.data)
+    dataset = open_clip_pairs(job.data)
     log.info("%s: %s", job.data.data, dataset.summary())
     sampler, files = open_sampler(job.networks, job.sampling, processes.device)
     identity = run_identity(files, job.networks, sampler, job.data)

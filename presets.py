@@ -7,6 +7,7 @@ beats the preset, the preset beats the option's default.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 _ASSETS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "assets")
 _RELEASED = "https://ml-site.cdn-apple.com/models/vivid"
@@ -32,7 +33,7 @@ _VIVID = dict(
     range_selection="mid",
     published_intrinsics=False,
 )
-SAMPLING = {
+SAMPLING: dict[str, dict[str, Any]] = {
     "vivid":      dict(**_VIVID),
     "vivid-fast": dict(**_VIVID, solver="dpmpp_2m", steps=16),  # a quarter of the evaluations, see benchmarks/README.md
     "vivid-tiny": dict(net="vivid-tiny-base", sr_model="vivid-tiny-sr", solver="euler", steps=3, sigma_min=3.0, sigma_max=40.0, data=f"{_ASSETS}/vivid-tiny/views", range_selection="12-33"),
@@ -58,7 +59,7 @@ _TINY = dict(
 _TINY_32 = dict(resolution=32, batch=16, channels=32, channel_mult=[1, 2, 2], **_TINY)
 _TINY_128 = dict(resolution=128, batch=4, channels=16, channel_mult=[1, 1, 2, 2], attn_resolutions=[16], **_TINY)
 _SWEPT = dict(no_time_enc=True, plane_sweep=8)
-TRAINING = {
+TRAINING: dict[str, dict[str, Any]] = {
     "vivid-base":   dict(duration=2**30, **_64),
     "vivid-uncond": dict(duration=2**29, uncond=True, **_64),
     "vivid-sr":     dict(duration=2**28, sr_training=True, noisy_sr=0.25, **_SR),

@@ -126,8 +126,8 @@ def main(data: Path | None, clips: int, frames: int, pairs: int, rounds: int) ->
         write_pack(open_clips(tree, "train"), pack / "train", Recipe())
         for resolution in _TARGETS:
             compare_reading(tree, pack, resolution, pairs, rounds)
-        for sizes in ((256,), (256, 64)):
-            compare_packing(tree, Path(folder), Recipe(sizes), rounds)
+        for recipe in (Recipe((256,)), Recipe((256, 64))):
+            compare_packing(tree, Path(folder), recipe, rounds)
 
 
 if __name__ == "__main__":

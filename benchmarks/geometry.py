@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import click
 import torch
@@ -66,10 +67,10 @@ def main(channels: int, resolution: int, batch: int, device: str | None, repeat:
         )
         src = torch.rand(batch, net.source_channels, resolution, resolution, device=where) + 0.5
         prepared = net.prepare(src, geometry)
-        jobs[name, "evaluation"] = lambda net=net, prepared=prepared: net(prepared, dst, sigma)
-        jobs[name, "once"] = lambda net=net, src=src: net.prepare(src, geometry)
+        jobs[name, "evaluation"] = partial(net, prepared, dst, sigma)
+        jobs[name, "once"] = partial(net.prepare, src, geometry)
         if net.arguments.epipolar_attention_bias:
-            jobs[name, "blocks"] = lambda net=net: distances_for_every_block(net, geometry)
+            jobs[name, "blocks"] = partial(distances_for_every_block, net, geometry)
 
     best = dict.fromkeys(jobs, float("inf"))
     for _ in range(repeat + 1):  # the first warms up, and is never the best

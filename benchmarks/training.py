@@ -13,7 +13,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -80,7 +80,8 @@ def main(preset: str, batch: int, precision: str | None, device: str, rounds: in
 
 def make_plain(trainer: Trainer) -> Trainer:
     """Weights in the usual layout, and Adam tensor by tensor."""
-    trainer.net.to(memory_format=torch.contiguous_format)
+    for parameter in trainer.net.parameters():
+        parameter.data = parameter.data.contiguous()
     trainer.optimizer = torch.optim.Adam(trainer.net.parameters(), lr=0.0, betas=(0.9, 0.99), foreach=False)
     return trainer
 
@@ -92,7 +93,7 @@ def step(trainer: Trainer, batch: Batch, context: AbstractContextManager | None 
     float(trainer.losses[-1])
 
 
-def take_turns(steps: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
+def take_turns(steps: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Median seconds of each, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):

@@ -9,6 +9,7 @@ from dnnlib.settings import Settings, setting
 from dnnlib.util import STORED, UserError, parse_range_selection
 
 if TYPE_CHECKING:
+    from datasets.clips import ClipPairs
     from datasets.pairs import PairDataset
     from datasets.single_image import SingleImages
 
@@ -64,17 +65,22 @@ class DataConfig(Settings):
         return self.depth_model == STORED
 
 
-def open_pairs(config: DataConfig, resolution: int | None = None) -> PairDataset:
-    """The pairs; views are squares of side `resolution`, or with None as they are stored.
-
-    Raises UserError where nothing can be used, or a listed pair does not exist.
-    """
+def open_clip_pairs(config: DataConfig, resolution: int | None = None) -> ClipPairs:
+    """The pairs of clips alone, whatever is to be mixed in; else as `open_pairs`."""
     from datasets.pairs import read_pairs
     from datasets.realestate10k import RealEstate10K
 
     listed = None if config.pairs is None else read_pairs(config.pairs)
     how: dict[str, Any] = {"seed": config.seed, "pairs": listed, "depth": config.stored_depth}
-    clips = RealEstate10K(config.data, config.split, config.range_selection, resolution, **how)
+    return RealEstate10K(config.data, config.split, config.range_selection, resolution, **how)
+
+
+def open_pairs(config: DataConfig, resolution: int | None = None) -> PairDataset:
+    """The pairs; views are squares of side `resolution`, or with None as they are stored.
+
+    Raises UserError where nothing can be used, or a listed pair does not exist.
+    """
+    clips = open_clip_pairs(config, resolution)
     if not (config.single_image_mix or config.synthetic_mix):
         return clips
     if resolution is None:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 # The published ranges of |i - j| between the two frames of a pair (docs/method.md, section 2.4).
 _NAMED_RANGES = {"mid": (30, 60), "long": (60, 120)}
@@ -22,12 +23,20 @@ _MOST_COUNT = 1 << 60
 MOST_SEED = (1 << 64) - 1  # that torch takes
 _MAX_SEEDS = 1 << 24  # a longer list is a slip of the pen, and would fill the memory
 
+_Value = TypeVar("_Value")
+
 
 class UserError(ValueError):
     """Something the user can put right: one line that says what is wrong and what to do.
 
     The command lines print it without a traceback and exit with code 2.
     """
+
+
+def present(value: _Value | None) -> _Value:
+    """The value, where the code has made sure that there is one and types do not say so."""
+    assert value is not None
+    return value
 
 
 def one_line(text: object, most: int = 300) -> str:

@@ -6,6 +6,7 @@ python -m docs.geometry_figures --data=DIR --seed=3 --net=network-snapshot.safet
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from datasets.config import DataConfig, open_pairs
 from dnnlib.imaging import contact_sheet, save_png
-from dnnlib.util import STORED
+from dnnlib.util import STORED, present
 from torch_utils.batches import Pair
 from torch_utils.cameras import (
     geometry_vector,
@@ -30,6 +31,7 @@ from torch_utils.warping import warp_depth
 from training.conditioning import warp_grid
 from training.model_io import load_network
 from training.precond import NVPrecond
+from training.unet import UNet
 
 SIDE = 256  # of a picture
 POINTS = ((0.3, 0.35), (0.55, 0.55), (0.75, 0.7))  # (x, y) in the target, fractions of the side
@@ -100,7 +102,8 @@ def attention_to_source(net: NVPrecond, pair: Pair, sigma: float, token: tuple[i
     dst = pixels_to_float(pair.target.image)[None]
     geometry = geometry_vector(pair.source.camera, pair.target.camera, net.img_resolution)[None]
     side = min(TOKENS, max(side for _, side in net.unet.feature_shapes))
-    block = [b for name, b in net.unet.dec.items() if name.startswith(f"{side}x") and b.attn_qkv is not None][-1]
+    assert isinstance(net.unet, UNet)
+    block: Any = [b for name, b in net.unet.dec.items() if name.startswith(f"{side}x") and b.attn_qkv is not None][-1]
     seen: dict[str, tuple[torch.Tensor, ...]] = {}
     hooks = [
         module.register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))
@@ -137,9 +140,10 @@ def attention_figure(net: NVPrecond, pair: Pair) -> Image.Image:
 def depth_figure(pair: Pair) -> Image.Image:
     """Depth, the grid that it moves, in the true and in the published order, and the picture moved by it."""
     source, target, side = pair.source, pair.target.camera, pair.source.camera.width
-    depth = fill_unknown(source.depth)
+    stored = present(source.depth)
+    depth = fill_unknown(stored)
     near = (1 / depth) / (1 / depth).max()
-    warped, visible = warp_depth(source.image.to(torch.float32), source.depth, source.camera, target)
+    warped, visible = warp_depth(source.image.to(torch.float32), stored, source.camera, target)
     points = source.camera.unproject(pixel_centers(side, side), depth.flatten())
     grid = target.project(points)[0].unflatten(0, (side, side)) / side
     geometry = geometry_vector(source.camera, target, side)[None]

@@ -75,7 +75,7 @@ def _difference(name: str, first: Mapping[Key, float], second: Mapping[Key, floa
     chosen = dict.fromkeys([*order[:most].tolist(), *order[-most:].tolist()])
     error = float(difference.std(ddof=1) / math.sqrt(len(keys))) if len(keys) > 1 else math.nan
     ends = [(keys[index], float(difference[index])) for index in chosen]
-    means = (float(values.mean()) for values in (a, b, difference))
+    means = float(a.mean()), float(b.mean()), float(difference.mean())
     return Difference(name, higher, *means, error, bootstrap_interval(difference), len(keys), ends)
 
 
@@ -85,7 +85,7 @@ def bootstrap_interval(values: np.ndarray) -> tuple[float, float] | None:
 
     if len(values) < 2 or np.ptp(values) == 0:
         return None
-    resamples = {"n_resamples": _RESAMPLES, "batch": 256, "rng": np.random.default_rng(0)}
+    resamples: dict[str, Any] = {"n_resamples": _RESAMPLES, "batch": 256, "rng": np.random.default_rng(0)}
     found = bootstrap((values,), np.mean, vectorized=True, **resamples).confidence_interval
     return float(found.low), float(found.high)
 
@@ -123,11 +123,11 @@ def _table_rows(text: str, path: str | PathLike[str]) -> list[Mapping[str, Any]]
             return rows
     content = parse_json(text, path)
     pairs = {row["seed"]: row for row in content["pairs"]}
-    rows = {}
+    by_seed: dict[int, dict[str, Any]] = {}
     for name, metric in content["metrics"].items():
         for seed, value in metric["per_image"].items():
-            rows.setdefault(int(seed), {"seed": int(seed), **pairs.get(int(seed), {})})[name] = value
-    return list(rows.values())
+            by_seed.setdefault(int(seed), {"seed": int(seed), **pairs.get(int(seed), {})})[name] = value
+    return list(by_seed.values())
 
 
 def to_text(differences: Sequence[Difference]) -> str:

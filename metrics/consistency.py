@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dnnlib.util import present
 from metrics.image import finite_mean, psnr
 from metrics.neighbours import NeighbourReport
 from metrics.truth import TruthReport
@@ -50,8 +51,9 @@ class DepthReport:
         if self._previous is not None:
             before, now = self.truth[self._count - 1], self.truth[self._count]
             pairs = ((self._previous, image), (before.image, now.image))
-            found = [self._agreement(first, second, before, camera) for first, second in pairs]
-            self._psnrs += [tuple(found)] if all(value is not None for value in found) else []
+            found, true = (self._agreement(first, second, before, camera) for first, second in pairs)
+            if found is not None and true is not None:
+                self._psnrs.append((found, true))
         self._previous, self._count = image, self._count + 1
 
     def summary(self) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class DepthReport:
 
     @staticmethod
     def _agreement(first: torch.Tensor, second: torch.Tensor, before: View, camera: Camera) -> float | None:
-        moved, seen = warp_depth(first.to(torch.float32), before.depth, before.camera, camera)
+        moved, seen = warp_depth(first.to(torch.float32), present(before.depth), before.camera, camera)
         if not seen.any():
             return None
         return float(psnr(second[None], moved.round().clip(0, 255)[None], seen[None, None]))

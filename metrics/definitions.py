@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dnnlib import UserError
+from dnnlib.util import present
 from metrics.detectors import Detector
 from metrics.frechet import Moments, frechet_infinity, moments_distance, moments_of
 from metrics.geometry import MIN_MATCHES, THRESHOLD_PX, THRESHOLD_SIDE, median_epipolar_distance
@@ -282,7 +283,7 @@ class FeatureMetric:
             pair = [given if isinstance(given, Moments) else given[rows] for given in (candidates, target)]
             return self.distance(*(pair if self.keeps_features else map(moments_of, pair)))
 
-        every = np.arange(len(candidates))
+        every = np.arange(_shape(candidates)[0])
         found = bootstrap(
             (every,), of, n_resamples=self.bootstrap, vectorized=False, method="basic", rng=np.random.default_rng(0)
         )
@@ -306,7 +307,7 @@ def _each(function: Callable[[torch.Tensor, Views, Tools], torch.Tensor]) -> Cal
 def _lpips(name: str) -> Callable[[torch.Tensor, Views, Tools], torch.Tensor]:
     @torch.no_grad()
     def distances(images: torch.Tensor, views: Views, tools: Tools) -> torch.Tensor:
-        batches = zip(images.split(_LPIPS_BATCH), views.target.split(_LPIPS_BATCH), strict=True)
+        batches = zip(images.split(_LPIPS_BATCH), present(views.target).split(_LPIPS_BATCH), strict=True)
         return torch.cat([tools.lpips[name](*(part.to(tools.device) for part in both)).cpu() for both in batches])
 
     return distances
@@ -319,12 +320,12 @@ def _epipolar_distances(views: Views, tools: Tools) -> Values:
         return list(tools.map(sift, images.permute(0, 2, 3, 1).numpy()))
 
     def distances(candidates: list[Keypoints]) -> torch.Tensor:
-        pairs = zip(source, candidates, views.cameras, strict=True)
+        pairs = zip(source, candidates, present(views.cameras), strict=True)
         medians = [median_epipolar_distance(first, second, *cameras) for first, second, cameras in pairs]
-        return torch.tensor(medians, dtype=torch.float64) * (THRESHOLD_SIDE / views.target.shape[-1])
+        return torch.tensor(medians, dtype=torch.float64) * (THRESHOLD_SIDE / views.size[0])
 
-    source = points(views.source)
-    images = {**views.candidates, TARGET: views.target}
+    source = points(present(views.source))
+    images = {**views.candidates, TARGET: present(views.target)}
     return {role: distances(source if role == COPY_SOURCE else points(of)) for role, of in images.items()}
 
 
@@ -334,13 +335,13 @@ _VISIBLE = {"visible": "to know which pixels the source view sees (--depth-model
 IMAGE_METRICS: Mapping[str, ImageMetric] = {
     metric.name: metric
     for metric in (
-        ImageMetric("psnr", _each(lambda i, v, _: psnr(i, v.target)), True, "PSNR, dB", True),
-        ImageMetric("ssim", _each(lambda i, v, _: ssim(i, v.target)), True, "SSIM", True),
+        ImageMetric("psnr", _each(lambda i, v, _: psnr(i, present(v.target))), True, "PSNR, dB", True),
+        ImageMetric("ssim", _each(lambda i, v, _: ssim(i, present(v.target))), True, "SSIM", True),
         ImageMetric("lpips", _each(_lpips("lpips")), False, "LPIPS", False),
         ImageMetric("lpips_vgg", _each(_lpips("lpips_vgg")), False, "LPIPS (VGG16)", False),
         ImageMetric(
             "psnr_visible",
-            _each(lambda i, v, _: psnr(i, v.target, v.visible)),
+            _each(lambda i, v, _: psnr(i, present(v.target), v.visible)),
             True,
             "visible PSNR, dB",
             True,
@@ -348,7 +349,7 @@ IMAGE_METRICS: Mapping[str, ImageMetric] = {
         ),
         ImageMetric(
             "psnr_disoccluded",
-            _each(lambda i, v, _: psnr(i, v.target, ~v.visible)),
+            _each(lambda i, v, _: psnr(i, present(v.target), ~present(v.visible))),
             True,
             "disoccluded PSNR, dB",
             True,

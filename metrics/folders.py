@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from datasets.image_folder import IMAGE_SUFFIXES
 from dnnlib import UserError
+from dnnlib.util import present
 from metrics.saved import Archive, SavedViews, open_results
 
 # Names of folders beside each other that say what is in them, in the order in which they are looked for.
@@ -25,14 +27,14 @@ def open_folders(generated: Path, target: Path | None = None, source: Path | Non
     """
     folders = {"sample": generated, "tgt": target, "src": source}
     images = {role: _images(folder) for role, folder in folders.items() if folder is not None}
-    keys = {role: _keys(folders[role], found) for role, found in images.items()}
+    keys: Mapping[str, Mapping[Any, Path]] = {
+        role: _keys(present(folders[role]), found) for role, found in images.items()
+    }
     order = sorted(keys["sample"])
     for role, found in keys.items():
         if found.keys() != keys["sample"].keys():
             by_number = {role: _numbered(found) for role, found in images.items()}
-            if all(
-                numbers is not None and numbers.keys() == by_number["sample"].keys() for numbers in by_number.values()
-            ):
+            if all(numbers and numbers.keys() == by_number["sample"].keys() for numbers in by_number.values()):
                 keys, order = by_number, sorted(by_number["sample"])
                 break
             alone = sorted(keys["sample"].keys() ^ found.keys())
@@ -51,7 +53,9 @@ def open_saved(images: Path | None, generated: Path | None, target: Path | None,
     if images is None or target is not None or source is not None:
         raise UserError("which images? Give `images`, a run's folder, or `generated` and what belongs to it")
     layout = find_layout(images)
-    return open_results(images) if layout is None else open_folders(*map(layout.get, ("sample", "tgt", "src")))
+    if layout is None:
+        return open_results(images)
+    return open_folders(layout["sample"], layout.get("tgt"), layout.get("src"))
 
 
 def find_layout(folder: Path) -> dict[str, Path] | None:
@@ -80,10 +84,10 @@ def _keys(folder: Path, images: list[Path]) -> dict[str, Path]:
     return keys
 
 
-def _numbered(images: list[Path]) -> Mapping[int, Path] | None:
-    """By the last number of their names; None where there is none, or one comes twice."""
+def _numbered(images: list[Path]) -> dict[int, Path]:
+    """By the last number of their names; empty where there is none, or one comes twice."""
     numbers = [re.findall(r"\d+", path.stem) for path in images]
     if not all(numbers):
-        return None
+        return {}
     found = {int(number[-1]): path for number, path in zip(numbers, images, strict=True)}
-    return found if len(found) == len(images) else None
+    return found if len(found) == len(images) else {}

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from tqdm import tqdm
 
-from datasets.config import DataConfig, open_pairs
+from datasets.config import DataConfig, open_clip_pairs, open_pairs
 from datasets.pairs import FramePair
 from dnnlib import UserError
 from dnnlib.settings import Settings
+from dnnlib.util import present
 from metrics.choice import default_metrics, usable_metrics
 from metrics.protocols import Protocol, find_protocol
 from metrics.runner import Evaluation
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from training.config import TrainingConfig
     from training.failures import Failures
     from training.precond import NVPrecond
+    from training.training_loop import Evaluate
 
 TRAINING_METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 
@@ -52,7 +54,7 @@ def views_of(batch: GeneratedBatch) -> Views:
 def depth_of(batch: GeneratedBatch, model: DepthModel | None, device: torch.device) -> torch.Tensor:
     """z-depth of a batch's source views, float32 [N, 1, R, R]: the model's, or what they carry where it is None."""
     if model is None:
-        return torch.stack([pair.source.depth for pair in batch.pairs])[:, None]
+        return torch.stack([present(pair.source.depth) for pair in batch.pairs])[:, None]
     return model(torch.stack([pair.source.image for pair in batch.pairs]).to(device)).cpu()
 
 
@@ -88,8 +90,8 @@ def open_listed(
     `count`: no more than so many of a protocol's pairs.
     """
     if protocol is None:
-        return open_pairs(data), []
-    dataset = open_pairs(replace(data, range_selection=None, pairs=None))
+        return open_clip_pairs(data), []
+    dataset = open_clip_pairs(replace(data, range_selection=None, pairs=None))
     clips = {name: dataset.frames(name) for name in dataset.names}
     rows = protocol.choose(clips, data.pairs, count)
     dataset = dataset.with_pairs([row.pair for row in rows])
@@ -130,7 +132,7 @@ class GenerationJob(Settings):
     baseline: str | None
     bootstrap: int
     workers: int
-    batch: int | str
+    batch: int | Literal["auto"]
     most_at_once: int
     outdir: Path | None
 
@@ -176,13 +178,19 @@ def _open_evaluation(
     job: GenerationJob, protocol: Protocol | None, count: int, processes: Processes
 ) -> tuple[Evaluation, list[str]]:
     """What judges, and what of it had to be left out."""
-    weights, notes, names = dict(job.weights), [], job.metrics
+    weights, names = dict(job.weights), job.metrics
+    notes: list[str] = []
     if names is None and protocol is not None:
         names, notes = usable_metrics(protocol.metrics, count, job.allow_few, weights)
     elif names is None:
         names, notes = default_metrics(True, count, job.allow_few, weights)
     names, notes = processes.gather([(list(names), notes)])[0]  # a download may fail for one process alone
-    how = {"weights": weights, "allow_few": job.allow_few, "workers": job.workers, "bootstrap": job.bootstrap}
+    how: dict[str, Any] = {
+        "weights": weights,
+        "allow_few": job.allow_few,
+        "workers": job.workers,
+        "bootstrap": job.bootstrap,
+    }
     evaluation = Evaluation(names, device=processes.device, **how)
     evaluation.check_count(count)
     return evaluation, notes
@@ -221,7 +229,8 @@ def _made(
         missing = folder.missing(seeds, dataset)
     mine = processes.share(missing)
     batch_size = choose_batch(job.batch, sampler, min(len(mine), job.most_at_once))  # metrics take memory, too
-    batches = made = GeneratedBatches(sampler, dataset, mine, batch_size, failures.add)
+    batches = GeneratedBatches(sampler, dataset, mine, batch_size, failures.add)
+    made: Iterable[GeneratedBatch] = batches
     if folder is not None:
         there = processes.share(sorted({*seeds} - {*missing}))
         made = chain(
@@ -231,9 +240,7 @@ def _made(
     return iter(tqdm(made, total=len(batches), unit="batch", disable=not processes.is_main))
 
 
-def make_evaluate(
-    config: TrainingConfig, sr_model: NVPrecond | None, count: int, processes: Processes
-) -> Callable[[NVPrecond, str], dict[str, float]]:
+def make_evaluate(config: TrainingConfig, sr_model: NVPrecond | None, count: int, processes: Processes) -> Evaluate:
     """What `train` calls for metrics: of `count` pairs of the test split, shared by all processes.
 
     A metric that cannot be had here, and a range that no test clip is long enough for, are said and left out.
@@ -248,7 +255,7 @@ def make_evaluate(
         try:
             pairs = open_pairs(replace(config.pairs("test"), range_selection=selection))
             seeds = processes.share(range(count))
-            how = {"sr_model": sr_model, "depth_model": depth_model, "batch_size": 32}
+            how: dict[str, Any] = {"sr_model": sr_model, "depth_model": depth_model, "batch_size": 32}
             for _ in judge(generate_images(net, pairs, seeds, **how), evaluation):
                 if is_stopping():
                     break

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from datasets.pairs import FramePair, draw_lopsided_pair, read_pair_rows, visit
 from dnnlib import UserError
+from dnnlib.util import present
 
 
 class Listed(NamedTuple):
@@ -39,7 +40,8 @@ class Drawn:
         chosen = []
         for k in range(count):
             name = names[visit(len(names), 0, k)]
-            chosen.append(Listed(FramePair(name, *draw_lopsided_pair(clips[name], self.forward, self.backward, 0, k))))
+            drawn = draw_lopsided_pair(clips[name], self.forward, self.backward, 0, k)
+            chosen.append(Listed(FramePair(name, *present(drawn))))
         return chosen
 
 
@@ -71,18 +73,14 @@ class Ahead:
 
     def choose(self, clips: Mapping[str, Sequence[int]], count: int, file: str | PathLike[str] | None) -> list[Listed]:
         chosen = [
-            Listed(FramePair(name, clips[name][0], clips[name][0] + gap), f"frame {gap}")
+            Listed(FramePair(name, int(clips[name][0]), int(clips[name][0] + gap)), f"frame {gap}")
             for name in sorted(clips)
             for gap in self.gaps
             if clips[name][0] + gap in clips[name]
         ]
         if not chosen:
             raise UserError(f"no clip has a frame {min(self.gaps)} after its first: the protocol needs longer clips")
-        return [Listed(FramePair(*map(_plain, row.pair)), row.group) for row in chosen[:count]]
-
-
-def _plain(value: str | int) -> str | int:
-    return value if isinstance(value, str) else int(value)
+        return chosen[:count]
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class Protocol:
 
 _ENDLESS = 1 << 62
 _IMAGE_METRICS = ("psnr", "ssim", "lpips_vgg")
-_VIVID = dict(
+_VIVID: dict[str, Any] = dict(
     source="arXiv:2411.07765 and the published code: 10,000 pairs of the test split",
     metrics=("fid", "joint_fid", "fd_dinov2", "psnr", "lpips"),
     count=10_000,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from dnnlib import UserError
-from metrics.definitions import FEATURE_METRICS, IMAGE_METRICS, Accumulator, FeatureMetric, ImageMetric, Tools
+from metrics.definitions import FEATURE_METRICS, IMAGE_METRICS, FeatureMetric, ImageMetric, Tools
 from metrics.detectors import load_detectors
 from metrics.image import Images, as_uint8, image_size
 from metrics.kid import kernel_distance
@@ -35,7 +35,7 @@ _CHUNK = 64  # images at a time, where they all come at once
 class State:
     """What an `Evaluation` has seen: plain numbers, to be sent between processes and merged."""
 
-    accumulators: dict[str, dict[str, Accumulator]]  # by metric, then by role
+    accumulators: dict[str, dict[str, Any]]  # by metric, then by role: what its `accumulator` makes
     indices: set[int]
     size: tuple[int, int] | None
 
@@ -81,12 +81,13 @@ class Evaluation:
         self._lpips_infos = [lpips_info(name, weights.get(name)) for name in lpips]
         for name, metric in self.metrics.items():
             if isinstance(metric, FeatureMetric):
-                moments = reference and reference.moments_for(metric.reference_name, detectors[metric.detector].info)
+                info = detectors[metric.detector].info
+                moments = None if reference is None else reference.moments_for(metric.reference_name, info)
                 if moments and metric.distance is kernel_distance:
                     raise UserError(f"{name} needs all features of the targets, a reference holds none; leave it out")
                 self.metrics[name] = replace(metric, reference=moments, allow_few=allow_few, bootstrap=bootstrap)
         self._tools = Tools(torch.device(device), detectors, lpips, self._map(workers) if workers else map)
-        self._accumulators: dict[str, dict[str, Accumulator]] = {name: {} for name in self.metrics}
+        self._accumulators: dict[str, dict[str, Any]] = {name: {} for name in self.metrics}
         self._indices: set[int] = set()
         self._size: tuple[int, int] | None = None
 
@@ -143,7 +144,7 @@ class Evaluation:
         weakref.finalize(self, pool.shutdown)
         return pool.map
 
-    def _accumulator(self, name: str, role: str) -> Accumulator:
+    def _accumulator(self, name: str, role: str) -> Any:
         by_role = self._accumulators[name]
         if role not in by_role:
             by_role[role] = self.metrics[name].accumulator()
@@ -198,10 +199,11 @@ def compute_metrics(
             raise UserError(f"{', '.join(batch)} images differ in number: from image {count} on, {found}")
         if not batch["target"]:
             break
-        images = [_stacked(pictures) for pictures in batch.values()]
-        end = count + len(images[0])
+        images = {role: _stacked(pictures) for role, pictures in batch.items()}
+        end = count + len(images["generated"])
         chosen = None if cameras is None else cameras[count:end]
-        evaluation.update(Views(range(count, end), *images, cameras=chosen, baseline=False))
+        shown = images["generated"], images["target"], images.get("source")
+        evaluation.update(Views(range(count, end), *shown, chosen, baseline=False))
         count = end
     return {score.name: score.generated for score in evaluation.compute().scores}
 
@@ -213,7 +215,7 @@ def _metric(name: str) -> ImageMetric | FeatureMetric:
     return metric
 
 
-def _pictures(images: Images | Iterable[Images], value_range: tuple[float, float] | None) -> Iterator[torch.Tensor]:
+def _pictures(images: Any, value_range: tuple[float, float] | None) -> Iterator[torch.Tensor]:
     """One image, a batch, or an iterable of either, as images, uint8 [3, H, W]."""
     if not hasattr(images, "shape") and not hasattr(images, "convert"):
         if isinstance(images, str | bytes):

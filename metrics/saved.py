@@ -23,7 +23,7 @@ from metrics.views import Views
 from torch_utils.depth import read_stored_depth
 from torch_utils.run_files import RUN_FILE, PairRecord, PictureRole, Run, parse_picture_name
 
-_ROLES: tuple[PictureRole, ...] = ("sample", "tgt", "src")  # as `Views` takes them
+_ROLES: tuple[PictureRole, ...] = ("sample", "tgt", "src")
 _MOST_BYTES = 1 << 27  # of a file in an archive: a few bytes there can be gigabytes when they are unpacked
 
 
@@ -155,7 +155,7 @@ class SavedViews:
             except ValueError as error:
                 raise UserError(f"{RUN_FILE} of {self.archive.root}, seed {index}: {error}") from None
         batch = {role: torch.from_numpy(image).permute(2, 0, 1)[None] for role, image in images.items()}
-        return Views([index], *(batch.get(role) for role in _ROLES), cameras=cameras)
+        return Views([index], batch["sample"], batch.get("tgt"), batch.get("src"), cameras)
 
     def stored_depth(self, views: Views) -> torch.Tensor:
         """The depth that lies beside the source views, [N, 1, H, W]. Raises UserError where there is none."""
@@ -222,10 +222,13 @@ def _stack(views: Sequence[Views]) -> Views:
     cameras = [camera for one in views for camera in one.cameras or ()]
     return Views(
         [one.indices[0] for one in views],
-        *(_concatenated([getattr(one, role) for one in views]) for role in ("generated", "target", "source")),
-        cameras=cameras if len(cameras) == len(views) else None,
+        torch.cat([one.generated for one in views]),
+        _concatenated([one.target for one in views]),
+        _concatenated([one.source for one in views]),
+        cameras if len(cameras) == len(views) else None,
     )
 
 
 def _concatenated(images: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-    return None if images[0] is None else torch.cat(images)
+    there = [image for image in images if image is not None]
+    return torch.cat(there) if there else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
 from dnnlib import UserError
+from dnnlib.util import present
 from metrics.detectors import Detector
 from torch_utils.cameras import Camera, View
 from torch_utils.warping import turned_view, warp_depth
@@ -95,7 +97,8 @@ class Views:
         box = left, top, right - left, bottom - top
         cameras = None if self.cameras is None else [(one.crop(*box), two.crop(*box)) for one, two in self.cameras]
         names = ("generated", "target", "source", "visible", "warped")
-        return replace(self, cameras=cameras, **{name: cut(getattr(self, name)) for name in names})
+        images: dict[str, Any] = {name: cut(getattr(self, name)) for name in names}
+        return replace(self, cameras=cameras, **images)
 
     def with_homography(self) -> Views:
         """The batch with `warped`: source views at infinite depth, by K_tgt R K_src^-1; holes keep the source's pixels.
@@ -115,5 +118,5 @@ class Views:
         key = detector.info.name, role
         if key not in self._features:
             images = {**self.candidates, COPY_SOURCE: self.source, TARGET: self.target}[role]
-            self._features[key] = detector(images)
+            self._features[key] = detector(present(images))
         return self._features[key]

@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--gpu-device", help="What `-m gpu` runs on. Default: the GPU, if there is one; cpu proves the tests."
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
     """Tensors are tiny here: more threads only get in each other's way."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from einops import rearrange
 
-from dnnlib.util import UserError
+from dnnlib.util import UserError, present
 from torch_utils.batches import Batch
 from torch_utils.cameras import View, pixels_to_float
 from torch_utils.depth import DEPTH_CHOICES, DepthModel, fill_unknown
@@ -116,7 +116,7 @@ class DepthInput(Encoding):
         return normalize_inverse_depth(depth)
 
     def encoder_input(self, given: Conditioning, net: NVPrecond) -> Tensors:
-        return (given.depth,)
+        return (present(given.depth),)
 
 
 class WarpedCoordinates(Encoding):
@@ -136,7 +136,7 @@ class WarpedCoordinates(Encoding):
         return (self._features(grid, given, net),)
 
     def prepare(self, given: Conditioning, net: NVPrecond) -> Tensors:
-        return (self._features(warp_grid(given.depth, given.geometry), given, net),)
+        return (self._features(warp_grid(present(given.depth), given.geometry), given, net),)
 
     def input(self, told: Tensors) -> Tensors:
         return told
@@ -180,7 +180,7 @@ class PlaneSweep(Encoding):
         return told[2].mean(dim=1)
 
     def blend(self, told: Tensors, choice: torch.Tensor, net: NVPrecond) -> torch.Tensor:
-        weights_BP = (net.blend_gain * choice).softmax(dim=1)
+        weights_BP = (net.get_parameter("blend_gain") * choice).softmax(dim=1)
         return (weights_BP[:, :, None] * told[2]).sum(dim=1)
 
 
@@ -198,7 +198,7 @@ class MatchedPlaneSweep(PlaneSweep):
 
     def prepare(self, given: Conditioning, net: NVPrecond) -> Tensors:
         planes, outside, details = super().prepare(given, net)
-        return planes, outside, details, planes - details, given.conditioning_image
+        return planes, outside, details, planes - details, present(given.conditioning_image)
 
     def draw(self, told: Tensors, randn_like: RandnLike) -> Tensors:
         *prepared, image = told
@@ -278,7 +278,7 @@ class Encodings:
         if depth_model is not None and self.config.needs_depth:
             depth = depth_model(images)
         elif all(view.depth is not None for view in views):
-            depth = torch.stack([view.depth for view in views])[:, None].to(device)
+            depth = torch.stack([present(view.depth) for view in views])[:, None].to(device)
         return self._source_input(images, depth)
 
     def _source_input(self, source: torch.Tensor, depth: torch.Tensor | None) -> torch.Tensor:
@@ -320,7 +320,8 @@ class Encodings:
 
     def blend(self, told: tuple[Tensors, ...], choices: Sequence[torch.Tensor], net: NVPrecond) -> torch.Tensor | float:
         """b, what to expect of the view given the denoiser's further outputs."""
-        return sum((part.blend(*both, net) for part, *both in zip(self.parts, told, choices, strict=True)), start=0.0)
+        parts = zip(self.parts, told, choices, strict=True)
+        return sum((part.blend(tensors, choice, net) for part, tensors, choice in parts), start=0.0)
 
     def distances(self, told: tuple[Tensors, ...]) -> dict[int, torch.Tensor]:
         """Tokens a side -> distances for the bias of attention; empty without one."""

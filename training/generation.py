@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -30,8 +30,15 @@ class PairSource(Protocol):
 
     def __getitem__(self, index: int, /) -> Pair: ...
 
+
+class NamedPairs(PairSource, Protocol):
+    """One that a run can be made of, and taken up again."""
+
     def choose(self, index: int, /) -> tuple[str, int, int]:
         """Clip, and positions of source and target frame, of a pair; nothing is read."""
+
+
+_Source = TypeVar("_Source", bound=PairSource, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,7 @@ class GeneratedBatch:
 
 
 @dataclass(frozen=True)
-class GeneratedBatches:
+class GeneratedBatches(Generic[_Source]):
     """Sized iterable over `GeneratedBatch`; nothing is computed before it is asked for. See `generate_images`.
 
     Batches that memory does not suffice for come in parts. `on_failure` is told of the seeds whose pair or image cannot
@@ -205,7 +212,7 @@ class GeneratedBatches:
     """
 
     sampler: NovelViewSampler
-    dataset: PairSource
+    dataset: _Source
     seeds: Sequence[int]
     batch_size: int
     on_failure: Callable[[int, Exception], None] | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from dnnlib.util import present
 from torch_utils.cameras import Camera, View, geometry_vector
 from torch_utils.depth import DepthModel
 from training.conditioning import Prepared
@@ -80,7 +81,7 @@ def _denoiser(
     """`guided_denoiser` of one of several (src, geometry), drawn anew for each image in each evaluation."""
     if gnet is None and guidance != 1:
         raise ValueError(f"guidance {guidance} needs a guidance network")
-    networks = [net] if guidance == 1 else [net, gnet]
+    networks = [net] if guidance == 1 else [net, present(gnet)]
     with torch.no_grad():
         pools = [
             Prepared.cat(
@@ -106,7 +107,7 @@ def _denoiser(
         denoised = net(views[0], x, sigma, randn_like=randn_like)
         if guidance == 1 or not in_interval(float(sigma), interval):
             return denoised
-        return gnet(views[1], x, sigma, randn_like=randn_like).lerp(denoised, guidance)
+        return networks[1](views[1], x, sigma, randn_like=randn_like).lerp(denoised, guidance)
 
     return denoise
 

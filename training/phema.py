@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 import numpy as np
@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # torch takes seconds, which --help should not wait for
     from torch import nn
 
     from training.precond import NVPrecond
+
+_Net = TypeVar("_Net", bound="nn.Module")
 
 
 def std_to_exponent(std: float) -> float:
@@ -110,14 +112,14 @@ def reconstruct_run(folder: Path, std: float, images: int | None = None) -> tupl
     return net, {"images": images, "ema_std": std, "snapshots": [path.name for path in used], "profile_error": error}
 
 
-class PowerFunctionEMA:
+class PowerFunctionEMA(Generic[_Net]):
     """Averages of a network under several power-function profiles, float32, on the network's device.
 
     Attributes:
         stds: relative standard deviations; averages: a copy of the network for each.
     """
 
-    def __init__(self, net: nn.Module, stds: Sequence[float] = (0.05, 0.10)) -> None:
+    def __init__(self, net: _Net, stds: Sequence[float] = (0.05, 0.10)) -> None:
         self.stds = tuple(stds)
         self.averages = [copy.deepcopy(net).eval().requires_grad_(False) for _ in stds]
 

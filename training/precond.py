@@ -10,22 +10,22 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from dnnlib.util import UserError
+from dnnlib.util import UserError, present
 from training.conditioning import Conditioning, Prepared, Tensors
 from training.encodings import Encodings
 from training.layers import MPConv, MPFourier
 from training.network_config import NetworkConfig
 from training.unet import SourceFeature, UNet
 
+_MOST_COMPILED = 64  # parts of networks, each for so many sizes of a batch
+
 
 class InnerNetwork(Protocol):
-    """What stands behind F of the equation, and as the source encoder: a module that `ARCHITECTURES` can build.
+    """What stands behind F of the equation, and as the source encoder: a module that `ARCHITECTURES` can build."""
 
-    Attributes:
-        feature_shapes: (channels, side) of each feature of the source view that it gives or attends to.
-    """
-
-    feature_shapes: list[tuple[int, int]]
+    @property
+    def feature_shapes(self) -> list[tuple[int, int]]:
+        """(channels, side) of each feature of the source view that it gives or attends to."""
 
     def keys_and_values(self, source_features: Sequence[torch.Tensor]) -> list[Tensors]:
         """What a denoiser makes of source features [B, channels, side, side], to be given instead of them."""
@@ -37,11 +37,12 @@ class InnerNetwork(Protocol):
         geometry: torch.Tensor,
         source_features: Sequence[SourceFeature] = (),
         distances: dict[int, torch.Tensor] | None = None,
-    ) -> torch.Tensor | list[torch.Tensor]:
-        """Denoiser: [B, out_channels, R, R]; source encoder: its features. Arguments as for `UNet.forward`."""
+    ) -> Any:
+        """Denoiser: [B, out_channels, R, R]; source encoder: a list of its features. Arguments: see `UNet.forward`."""
 
 
 def _unet(config: NetworkConfig, in_channels: int, out_channels: int | None) -> UNet:
+    options: dict[str, Any]
     if out_channels is None:
         options = {"source_encoder": True, "channels_per_head": config.encoder_head_channels}
     else:
@@ -55,7 +56,7 @@ def _unet(config: NetworkConfig, in_channels: int, out_channels: int | None) -> 
 
 # By `NetworkConfig.architecture`: from the config, channels of the input, and those of the output, None for a source
 # encoder.
-ARCHITECTURES: dict[str, Callable[[NetworkConfig, int, int | None], nn.Module]] = {"unet": _unet}
+ARCHITECTURES: dict[str, Callable[[NetworkConfig, int, int | None], InnerNetwork]] = {"unet": _unet}
 
 
 class NVPrecond(nn.Module):
@@ -67,9 +68,12 @@ class NVPrecond(nn.Module):
         arguments: what the network was built with: all that a file needs beside the weights.
         encodings: what it is given beside the noisy view.
         compute_dtype: dtype of the inner networks' activations; None follows `use_fp16`.
-        frozen: see `freeze`.
+        frozen: see `freeze`. graphs: whether the inner networks run as CUDA graphs, see `compile_parts`.
         typical_depth: median z-depth of the views it was trained on, in the unit of their poses; None: not known.
     """
+
+    unet: InnerNetwork
+    encoder: InnerNetwork
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -83,6 +87,7 @@ class NVPrecond(nn.Module):
         self.encodings = Encodings(config, config.img_channels, config.logvar_channels)
         self.compute_dtype: torch.dtype | None = None
         self.frozen = False
+        self.graphs = False
         self.typical_depth: float | None = None
 
         build, channels = ARCHITECTURES[config.architecture], config.img_channels
@@ -153,14 +158,16 @@ class NVPrecond(nn.Module):
 
         Returns: the denoised view, float32 [B, 3, R, R].
         """
+        if self.graphs:  # the outputs of one graph, features, are the inputs of the next: they last for one evaluation
+            torch.compiler.cudagraph_mark_step_begin()
         dst = dst.to(torch.float32)
         sigma = sigma.to(dst.device, torch.float32).expand(len(dst)).reshape(-1, 1, 1, 1)
         prepared = src
-        if not isinstance(src, Prepared):
-            prepared = self.prepare(src, geometry, conditioning_image, source_features)
-        features = prepared.features
-        if prepared.encoder_input:
-            features = self._encode(*prepared.encoder_input, sigma, prepared.geometry)
+        if not isinstance(prepared, Prepared):
+            prepared = self.prepare(prepared, present(geometry), conditioning_image, source_features)
+        features: Sequence[SourceFeature] = prepared.features
+        for encoder_input in prepared.encoder_input:
+            features = self._encode(encoder_input, sigma, prepared.geometry)
         told = self.encodings.draw(prepared.told, randn_like)
 
         sigma_data = self.arguments.sigma_data
@@ -223,11 +230,14 @@ class NVPrecond(nn.Module):
         The arithmetic around them stays as it is: it is float32, and small. Raises UserError without a compiler.
         """
         on_cuda = next(self.parameters()).is_cuda
+        self.graphs = on_cuda and graphs
+        # All parts of all networks are instances of one module, and share the limit; beyond it nothing is compiled.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
         if not on_cuda and shutil.which(os.environ.get("CXX", "g++")) is None:
             raise UserError("`compile` needs a C++ compiler on this device: install g++, or leave it out")
         for part in ("encoder", "unet"):
             if hasattr(self, part):
-                self.get_submodule(part).compile(mode="reduce-overhead" if on_cuda and graphs else "default")
+                self.get_submodule(part).compile(mode="reduce-overhead" if self.graphs else "default")
         return self
 
     def encode_source(self, src: torch.Tensor, sigma: torch.Tensor, geometry: torch.Tensor) -> list[torch.Tensor]:

@@ -34,7 +34,7 @@ from torch_utils.run_files import (
     read_run,
 )
 from training.failures import Failures
-from training.generation import GeneratedBatch, GeneratedBatches, NovelViewSampler, PairSource
+from training.generation import GeneratedBatch, GeneratedBatches, NamedPairs, NovelViewSampler
 from training.model_io import network_sha256
 from training.sampling_config import ROLES, NetworkFiles, Role
 
@@ -105,7 +105,7 @@ class RunFolder:
         """File of a picture."""
         return picture_path(self.folder, role, seed, self.subdirs)
 
-    def missing(self, seeds: Sequence[int], dataset: PairSource) -> list[int]:
+    def missing(self, seeds: Sequence[int], dataset: NamedPairs) -> list[int]:
         """The seeds that are still to be made. Files appear whole or not at all, so those that exist are complete.
 
         Raises UserError where a picture was made of other frames than the data now give for its seed.
@@ -144,7 +144,7 @@ class RunFolder:
                 self.records[seed] = record
 
     def load(
-        self, seeds: Sequence[int], batch_size: int, dataset: PairSource, resolution: int
+        self, seeds: Sequence[int], batch_size: int, dataset: NamedPairs, resolution: int
     ) -> Iterator[GeneratedBatch]:
         """What was saved for these seeds, as if just made."""
         for start in range(0, len(seeds), batch_size):
@@ -153,7 +153,7 @@ class RunFolder:
             yield GeneratedBatch(some, [dataset[seed].square(resolution) for seed in some], torch.stack(images))
 
     def finish(
-        self, seeds: Sequence[int], dataset: PairSource, resolution: int, failed: Mapping[int | str, str] | None = None
+        self, seeds: Sequence[int], dataset: NamedPairs, resolution: int, failed: Mapping[int | str, str] | None = None
     ) -> None:
         """Complete `run.json` and draw `sheet.png` once all pictures are there but for the failed seeds, told why."""
         seeds = [seed for seed in seeds if seed not in (failed or {})]
@@ -216,7 +216,11 @@ class RunFolder:
 
 
 def generate_into(
-    folder: RunFolder, batches: GeneratedBatches, seeds: Sequence[int], processes: Processes, failures: Failures
+    folder: RunFolder,
+    batches: GeneratedBatches[NamedPairs],
+    seeds: Sequence[int],
+    processes: Processes,
+    failures: Failures,
 ) -> Iterator[GeneratedBatch]:
     """Save each of this process's batches, yield it, and when all processes are done complete the run of all `seeds`.
 

@@ -24,7 +24,7 @@ from datasets.trajectory_files import write_trajectory
 from dnnlib.imaging import contact_sheet, read_image, save_png
 from dnnlib.settings import plain
 from dnnlib.text_files import read_json
-from dnnlib.util import UserError, atomic_path, writable_directory
+from dnnlib.util import UserError, atomic_path, present, writable_directory
 from dnnlib.video import AddFrame, gif_writer, mp4_writer
 from torch_utils.cameras import Camera, View
 from torch_utils.known_pixels import keep_known
@@ -204,7 +204,9 @@ class PathFolder:
         path, config, cameras = renderer.path, renderer.config, renderer.square_cameras
         view = path.photograph.view
         source = _pixels(view.square(renderer.sampler.resolution).image)
-        true_pictures = [_pixels(true.image) for true in path.truth] or [None] * len(cameras)
+        true_pictures: list[np.ndarray | None] = [None] * len(cameras)
+        if path.truth:
+            true_pictures = [_pixels(true.image) for true in path.truth]
         made = self._made(renderer) if self._identity is not None else {}
         if self._identity is not None:
             with atomic_path(self.folder / _IDENTITY) as temporary:
@@ -272,7 +274,7 @@ class PathFolder:
             if any(file.exists() for file in files):
                 rows[kind] = files
         pictures = [[read_image(file) if file.exists() else None for file in files] for files in rows.values()]
-        side = pictures[0][0].shape[0]
+        side = present(pictures[0][0]).shape[0]
         cell = side * -(-_SHEET_CELL // side)
         source = photograph_with_crop(photograph, 2 * cell, cell)
         firsts = [source, *[None] * (len(rows) - 1)]

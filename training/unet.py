@@ -7,7 +7,7 @@ T tokens of the denoiser and S tokens of the source, H heads of D channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -185,6 +185,13 @@ class UNet(nn.Module):
         self.channels_per_head = channels_per_head
         widths = [model_channels * mult for mult in channel_mult]
         emb_channels = max(widths)
+        attended = [  # by level, then by number of the block
+            [
+                (img_resolution >> level) in attn_resolutions or (level > 0 and index == extra_attn)
+                for index in range(num_blocks + 1)
+            ]
+            for level in range(len(widths))
+        ]
         if img_resolution % 2 ** (len(widths) - 1):
             raise ValueError(f"{img_resolution} pixels cannot be halved {len(widths) - 1} times")
 
@@ -206,44 +213,59 @@ class UNet(nn.Module):
                 **block_kwargs,
             )
 
-        def attends(level: int, index: int) -> bool:
-            return (img_resolution >> level) in attn_resolutions or (level > 0 and index == extra_attn)
+        skip_widths = self._build_encoder(img_channels + 1, widths, attended, block)
+        self._build_decoder(skip_widths, widths, attended, block)
+        if source_encoder:
+            while not _has_attention(self.dec[last := list(self.dec)[-1]]):
+                del self.dec[last]
+        else:
+            self.out_conv = MPConv(widths[0], out_channels, 3)
 
+    def _build_encoder(
+        self, width: int, widths: Sequence[int], attended: Sequence[Sequence[bool]], block: Callable[..., Block]
+    ) -> list[int]:
+        """`enc`, from the finest level down; returns the widths of the outputs that the decoder is given."""
         self.enc = nn.ModuleDict()
-        width = img_channels + 1
         skip_widths = []
         for level, level_width in enumerate(widths):
-            name = f"{img_resolution >> level}x{img_resolution >> level}"
+            name = self._level_name(level)
             if level == 0:
                 self.enc[f"{name}_conv"] = MPConv(width, level_width, 3)
                 width = level_width
             else:
                 self.enc[f"{name}_down"] = block(width, width, resample_mode="down")
             skip_widths.append(width)
-            for index in range(num_blocks):
-                self.enc[f"{name}_block{index}"] = block(width, level_width, attention=attends(level, index))
+            for index, attention in enumerate(attended[level][:-1]):
+                self.enc[f"{name}_block{index}"] = block(width, level_width, attention=attention)
                 width = level_width
                 skip_widths.append(width)
+        return skip_widths
 
+    def _build_decoder(
+        self,
+        skip_widths: Sequence[int],
+        widths: Sequence[int],
+        attended: Sequence[Sequence[bool]],
+        block: Callable[..., Block],
+    ) -> None:
+        """`dec`, from the coarsest level up, one block more a level than the encoder."""
         self.dec = nn.ModuleDict()
+        skips, width = list(skip_widths), widths[-1]
         for level, level_width in reversed(list(enumerate(widths))):
-            name = f"{img_resolution >> level}x{img_resolution >> level}"
+            name = self._level_name(level)
             if level == len(widths) - 1:
                 self.dec[f"{name}_in0"] = block(width, width, decoder=True, attention=True)
                 self.dec[f"{name}_in1"] = block(width, width, decoder=True)
             else:
                 self.dec[f"{name}_up"] = block(width, width, decoder=True, resample_mode="up")
-            for index in range(num_blocks + 1):
-                attention = attends(level, num_blocks - index)
-                width_in = width + skip_widths.pop()
+            for index, attention in enumerate(reversed(attended[level])):
+                width_in = width + skips.pop()
                 self.dec[f"{name}_block{index}"] = block(width_in, level_width, decoder=True, attention=attention)
                 width = level_width
 
-        if source_encoder:
-            while not _has_attention(self.dec[last := list(self.dec)[-1]]):
-                del self.dec[last]
-        else:
-            self.out_conv = MPConv(width, out_channels, 3)
+    def _level_name(self, level: int) -> str:
+        side = self.img_resolution >> level
+        return f"{side}x{side}"
 
     @property
     def feature_shapes(self) -> list[tuple[int, int]]:
@@ -251,7 +273,7 @@ class UNet(nn.Module):
         named = [*self.enc.items(), *self.dec.items()]
         return [(block.out_channels, int(name.split("x")[0])) for name, block in named if _has_attention(block)]
 
-    def keys_and_values(self, source_features: Sequence[torch.Tensor]) -> list[SourceFeature]:
+    def keys_and_values(self, source_features: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
         """What the blocks make of source features, to give `forward` instead where they serve more than once."""
         blocks = [block for block in (*self.enc.values(), *self.dec.values()) if _has_attention(block)]
         pairs = zip(blocks, source_features, strict=True)

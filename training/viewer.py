@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import torch
 from PIL import Image
@@ -99,7 +99,7 @@ class PageRenderer:
         sampler = self._draft if preview else self._sampler
         seed = _whole(request, "seed", 0, _LARGEST_NUMBER, 0)
         seeds = range(seed, seed + (1 if preview else _whole(request, "samples", 1, _MOST_SAMPLES, 1)))
-        config = RenderConfig(condition=str(request.get("condition", "first")))
+        config = RenderConfig.of({}, condition=str(request.get("condition", "first")))
         renderer = PathRenderer(sampler, ViewPath(photograph, cameras), config, list(seeds), batch_size=1)
         if preview and len(cameras) == 1:
             (images,) = renderer
@@ -153,7 +153,7 @@ class PageRenderer:
         suffix = Path(name).suffix.lower()
         if suffix not in _PATH_SUFFIXES:
             raise UserError(f"the file of a path ends in {' or '.join(_PATH_SUFFIXES)} here")
-        convention = [_choice(wish, key, choices) for key, choices in _CONVENTIONS.items()]
+        convention: list[Any] = [_choice(wish, key, choices) for key, choices in _CONVENTIONS.items()]
         with TemporaryDirectory(dir=upload.file.parent) as folder:
             path = Path(folder) / f"path{suffix}"
             path.write_text(text, encoding="utf-8", errors="replace")
@@ -179,7 +179,7 @@ class PageRenderer:
 
 def draft_sampler(sampler: NovelViewSampler) -> NovelViewSampler:
     """The base network alone, unguided, in a few steps of first order."""
-    unguided = {"guidance": 1.0, "guidance_interval": None}
+    unguided: dict[str, Any] = {"guidance": 1.0, "guidance_interval": None}
     steps = min(sampler.config.num_steps, _DRAFT_STEPS)
     config = replace(sampler.config, num_steps=steps, solver="euler", S_churn=0.0, **unguided)
     return replace(sampler, gnet=None, sr_model=None, config=config)
@@ -202,6 +202,10 @@ def _move(values: Mapping[str, Any]) -> Move:
     return Move(**{name: _number(values, name, getattr(Move(), name)) for name in _MOVES})
 
 
+@overload
+def _number(values: Mapping[str, Any], name: str, default: float) -> float: ...
+@overload
+def _number(values: Mapping[str, Any], name: str, default: None) -> float | None: ...
 def _number(values: Mapping[str, Any], name: str, default: float | None) -> float | None:
     value = values.get(name)
     if value is None:
@@ -211,6 +215,10 @@ def _number(values: Mapping[str, Any], name: str, default: float | None) -> floa
     return float(value)
 
 
+@overload
+def _whole(values: Mapping[str, Any], name: str, low: int, high: int, default: int) -> int: ...
+@overload
+def _whole(values: Mapping[str, Any], name: str, low: int, high: int, default: None) -> int | None: ...
 def _whole(values: Mapping[str, Any], name: str, low: int, high: int, default: int | None) -> int | None:
     value = _number(values, name, default)
     if value is not None and not (value == int(value) and low <= value <= high):

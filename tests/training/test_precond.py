@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -89,6 +91,49 @@ def test_compiled_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = net(*inputs)
     torch.testing.assert_close(net.compile_parts()(*inputs), plain, rtol=1e-5, atol=1e-5)
     assert compiled == ["default", "default"]
+    assert torch._dynamo.config.recompile_limit >= 30  # two sizes for each of the five parts of a cascade, and others
+
+
+class _GraphMemory:
+    """Parts whose outputs do not outlive the step they are made in, as those of CUDA graphs do not.
+
+    Each call of a part begins a step, unless it is said where steps begin: so PyTorch's CUDA graph trees have it.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.marks, self.calls, self.alive, self.step = 0, 0, [], None
+        monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", self._mark)
+
+    def _mark(self) -> None:
+        self.marks += 1
+
+    def begin(self, *_: object) -> None:
+        self.calls += 1
+        step = self.marks or -self.calls
+        if step != self.step:
+            for output in self.alive:
+                output.fill_(math.nan)
+            self.step, self.alive = step, []
+
+    def keep(self, _: object, __: object, output: torch.Tensor | list[torch.Tensor]) -> None:
+        self.alive += output if isinstance(output, list) else [output]
+
+
+@pytest.mark.parametrize("options", [{}, dict(no_time_enc=True), dict(uncond=True), dict(plane_sweep=2)])
+def test_what_a_graph_gives_is_used_up_within_its_step(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = tiny_network(**options).freeze(torch.float32)
+    src, dst, sigma, geometry = tiny_inputs(net)
+    prepared = net.prepare(src, geometry)
+    whole, twice = net(src, dst, sigma, geometry), net(prepared, 2 * dst, sigma)
+    memory, net.graphs = _GraphMemory(monkeypatch), True
+    for part in ("encoder", "unet"):
+        if hasattr(net, part):
+            net.get_submodule(part).register_forward_pre_hook(memory.begin)
+            net.get_submodule(part).register_forward_hook(memory.keep)
+    prepared = net.prepare(src, geometry)
+    first, second = net(src, dst, sigma, geometry), net(prepared, 2 * dst, sigma)
+    assert torch.equal(first, whole)
+    assert torch.equal(second, twice)
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
