@@ -197,7 +197,7 @@ def workers_of(job: subprocess.Popen) -> list[int]:
 
 
 def wait_for_steps(outdir: Path, images: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (outdir / "stats.jsonl").exists() or f'"images": {images},' not in (outdir / "stats.jsonl").read_text():
         assert time.monotonic() < deadline, outdir.with_name(f"{outdir.name}.txt").read_text()
         time.sleep(0.05)
@@ -205,7 +205,7 @@ def wait_for_steps(outdir: Path, images: int) -> None:
 
 def assert_finished(jobs: Sequence[subprocess.Popen], outdir: Path) -> None:
     try:
-        codes = [job.wait(timeout=90) for job in jobs]
+        codes = [job.wait(timeout=240) for job in jobs]
     finally:
         for job in jobs:
             job.kill()

@@ -36,7 +36,7 @@ def test_another_process_is_refused_while_one_is_at_work(
     with pytest.raises(UserError, match="another run is at work in"), sole_user(tmp_path, "run"):
         pass
     holder.stdin.close()
-    holder.wait(timeout=10)
+    holder.wait(timeout=120)
     with sole_user(tmp_path, "run"):
         pass
 

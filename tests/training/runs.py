@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -16,6 +17,7 @@ import torch
 
 from datasets.synthetic import SyntheticClips, write_chunks
 from tests.golden import TINY
+from torch_utils.batches import Batch
 from training.checkpoint import load_newest_state
 from training.config import TrainingConfig
 from training.network_config import NetworkConfig
@@ -54,22 +56,29 @@ class Run:
 
     Args:
         configs: one for all processes, or one for each.
+        signal_after: a signal that the first process sends itself in the step after so many images.
     """
 
-    def __init__(self, outdir: Path, *configs: TrainingConfig, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        outdir: Path,
+        *configs: TrainingConfig,
+        world_size: int = 1,
+        signal_after: tuple[signal.Signals, int] | None = None,
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         configs = configs * world_size if len(configs) == 1 else configs
         self.processes = [
-            _CONTEXT.Process(target=_train, args=(config, outdir, rank, world_size, port))
+            _CONTEXT.Process(target=_train, args=(config, outdir, rank, world_size, port, signal_after))
             for rank, config in enumerate(configs)
         ]
         self._outdir = outdir
         for process in self.processes:
             process.start()
 
-    def wait(self, timeout: float = 60) -> list[int | None]:
+    def wait(self, timeout: float = 240) -> list[int | None]:
         """Exit codes, once all processes have ended; None for one that has not: it is killed."""
         deadline = time.monotonic() + timeout
         for process in self.processes:
@@ -88,7 +97,14 @@ def _errors(outdir: Path, rank: int) -> Path:
     return outdir.with_name(f"{outdir.name}-rank{rank}.txt")
 
 
-def _train(config: TrainingConfig, outdir: Path, rank: int, world_size: int, port: int) -> None:
+def _train(
+    config: TrainingConfig,
+    outdir: Path,
+    rank: int,
+    world_size: int,
+    port: int,
+    signal_after: tuple[signal.Signals, int] | None,
+) -> None:
     sys.stderr = _errors(outdir, rank).open("w")
     os.dup2(sys.stderr.fileno(), 2)
     multiprocessing.set_start_method("fork", force=True)  # of data workers
@@ -100,8 +116,18 @@ def _train(config: TrainingConfig, outdir: Path, rank: int, world_size: int, por
     import logging
 
     from torch_utils.distributed import start_processes
-    from training.training_loop import train
+    from training.training_loop import Trainer, train
 
+    if signal_after and rank == 0:
+        number, images = signal_after
+        step = Trainer.step
+
+        def interrupted_step(trainer: Trainer, batch: Batch) -> None:
+            if trainer.images == images:
+                os.kill(os.getpid(), number)
+            step(trainer, batch)
+
+        setattr(Trainer, "step", interrupted_step)  # noqa: B010 - of this process
     logging.getLogger().setLevel(logging.INFO if rank == 0 else logging.ERROR)
     processes = start_processes("cpu")
     train(config, outdir, processes)

@@ -54,7 +54,7 @@ def photograph(file: Path, width: int = 90, height: int = 60) -> Path:
 
 
 def until(condition: Callable[[], object], what: str = "") -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, f"the page does not get there {what}"
         time.sleep(0.03)
