@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +12,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.config import DATA, DataConfig, open_pairs
-from dnnlib.cli import Count, Group, batch_option, given, option, preset_option, settings_options, yielding
+from dnnlib.cli import (
+    Assignment,
+    Count,
+    Group,
+    Names,
+    batch_option,
+    given,
+    option,
+    preset_option,
+    settings_options,
+    yielding,
+)
 from dnnlib.util import UserError, atomic_path, present, writable_directory
 from presets import SAMPLING
 from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
 
 if TYPE_CHECKING:
-    import torch
-
     from metrics.saved import SavedViews
     from metrics.table import Table
-    from metrics.views import Views
     from torch_utils.distributed import Processes
 
 IMAGES, METRICS, WORK, OUTPUT = "Images", "Metrics", "Work", "Output"
@@ -30,29 +38,6 @@ PATH = click.Path(path_type=Path)
 
 BATCH = 64
 DEFAULT_REFERENCE_METRIC = "fd_efficientnet"
-
-
-class Names(click.ParamType):
-    """``psnr,lpips``: a list of strings, each once."""
-
-    name = "list"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        names = value.split(",") if isinstance(value, str) else value
-        names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
-        return names or self.fail("name one or more", param, ctx)
-
-
-class Assignment(click.ParamType):
-    """``inception=FILE``: a pair of strings."""
-
-    name = "assignment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        name, _, path = value.partition("=")
-        if not name or not path:
-            self.fail(f"{value!r} is no NAME=PATH, as in inception=inception-2015-12-05.pt", param, ctx)
-        return name, path
 
 
 def work_options(function: Callable) -> Callable:
@@ -211,6 +196,7 @@ def calc(
     """Metrics of images that generate_images.py wrote, or that lie in other people's folders."""
     from datasets.pairs import read_pairs
     from metrics.choice import default_metrics
+    from metrics.judging import judge_saved
     from metrics.reference import load_reference
     from metrics.runner import Evaluation
 
@@ -233,12 +219,7 @@ def calc(
         bootstrap=options["bootstrap"],
     )
     evaluation.check_count(len(saved))
-    with_depth = depth_adder(depth_model, baseline == "warp" or evaluation.needs("visible"), saved, processes.device)
-    mine = saved.only(processes.share(list(saved.files)))
-    for views in batches(mine, options, processes.is_main):
-        views = with_depth(views)
-        evaluation.update(views.with_homography() if baseline == "homography" else views)
-    evaluation.gather(processes)
+    judge_saved(saved, evaluation, processes, options["batch"], baseline, depth_model, options["workers"])
     if processes.is_main:
         table = evaluation.compute(saved.range_selection, notes)
         tell(replace(table, pairs=saved.pairs, run={"images": saved.where, **saved.options}), json_file, write_pairs)
@@ -270,27 +251,23 @@ def tell(table: Table, json_file: Path | None, pairs_file: Path | None) -> None:
 @option("--dest", section=OUTPUT, type=PATH, metavar="FILE", required=True, help="Where the statistics go, as npz.")
 def ref(metrics: list[str], dest: Path, **options: Any) -> None:
     """Statistics of the true targets, of a folder or of a data set, to compare other images with."""
-    from metrics.definitions import FEATURE_METRICS
     from metrics.detectors import load_detectors
     from metrics.generated import true_views
-    from metrics.reference import build_reference
+    from metrics.judging import batches
+    from metrics.reference import build_reference, detectors_of
     from torch_utils.distributed import start_processes
 
-    wrong = [name for name in metrics if name not in FEATURE_METRICS or FEATURE_METRICS[name].keeps_features]
-    if wrong:
-        known = [name for name, metric in FEATURE_METRICS.items() if not metric.keeps_features]
-        raise UserError(f"there are no statistics for {', '.join(wrong)}; known are {', '.join(known)}")
+    wanted = detectors_of(metrics)
     data, resolution = DataConfig.of(options), options.pop("resolution")
     if any(options[name] is not None for name in ("images", "target")):
         options["generated"] = options["generated"] or options["target"]
         processes, saved = start(options)
-        count, views = len(saved), batches(saved, options)
+        count, views = len(saved), batches(saved, options["batch"], options["workers"])
     else:
         processes = start_processes(options["device"])
         dataset = open_pairs(data, resolution)
         count = options["num"] or len(dataset)
         views = true_views(dataset, range(count), options["batch"])
-    wanted = {FEATURE_METRICS[name].reference_name: FEATURE_METRICS[name].detector for name in metrics}
     networks = load_detectors(wanted.values(), processes.device, dict(options["weights"]))
     reference = build_reference(
         ((present(batch.target), batch.source) for batch in views),
@@ -312,6 +289,7 @@ def show(metrics: list[str] | None, count: int, outdir: Path, **options: Any) ->
     from metrics.choice import IMAGE_DEFAULTS
     from metrics.definitions import IMAGE_METRICS
     from metrics.gallery import samples_sheet, save_gap_plot
+    from metrics.judging import judge_saved
     from metrics.runner import Evaluation
 
     processes, saved = start(options)
@@ -321,8 +299,7 @@ def show(metrics: list[str] | None, count: int, outdir: Path, **options: Any) ->
     if unknown:
         raise UserError(f"{', '.join(unknown)} has no number for a single image; known are {', '.join(IMAGE_METRICS)}")
     evaluation = Evaluation(metrics, device=processes.device, workers=options["workers"])
-    for views in batches(saved, options):
-        evaluation.update(views)
+    judge_saved(saved, evaluation, processes, options["batch"], workers=options["workers"])
     measured = evaluation.compute().scores
     folder = writable_directory(outdir)
     save_png(folder / "samples.png", samples_sheet(saved, measured, count))
@@ -365,6 +342,7 @@ def compare(
     from metrics.compare import compare as compare_numbers
     from metrics.compare import per_pair, read_per_pair, to_json, to_text
     from metrics.gallery import compared_sheet
+    from metrics.judging import judge_saved
     from metrics.runner import Evaluation
     from metrics.saved import open_results
     from torch_utils.distributed import start_processes
@@ -380,8 +358,7 @@ def compare(
             continue
         how = {"device": processes.device, "weights": dict(options["weights"]), "workers": options["workers"]}
         evaluation = Evaluation(metrics, **how)
-        for views in batches(saved, options):
-            evaluation.update(views)
+        judge_saved(saved, evaluation, processes, options["batch"], workers=options["workers"])
         numbers.append(per_pair(replace(evaluation.compute(), pairs=saved.pairs)))
     found = compare_numbers(numbers[0], numbers[1], count)
     click.echo(to_text(found))
@@ -404,27 +381,6 @@ def start(options: dict[str, Any]) -> tuple[Processes, SavedViews]:
     processes = start_processes(options["device"])
     saved = open_saved(*(options[name] for name in ("images", "generated", "target", "source")))
     return processes, saved.choose(options["num"], options["seed"])
-
-
-def depth_adder(name: str | None, needed: bool, saved: SavedViews, device: torch.device) -> Callable[[Views], Views]:
-    """What adds the warp by depth, and which pixels it shows, to a batch; nothing where nobody needs it."""
-    from torch_utils.depth import choose_depth_model
-
-    model = choose_depth_model(name, needed, device)
-    if not needed:
-        return lambda views: views
-    if model is None:
-        return lambda views: views.with_depth(saved.stored_depth(views))
-    return lambda views: views.with_depth(model(present(views.source).to(device)).cpu())
-
-
-def batches(saved: SavedViews, options: dict[str, Any], visible: bool = True) -> Iterable[Views]:
-    """The images in batches, under a progress bar."""
-    from tqdm import tqdm
-
-    size = options["batch"]
-    total = -(-len(saved) // size)
-    return tqdm(saved.batches(size, options["workers"]), total=total, unit="batch", disable=None if visible else True)
 
 
 if __name__ == "__main__":

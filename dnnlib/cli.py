@@ -81,6 +81,29 @@ class IntList(_ParsedType):
         return ",".join(map(str, value))
 
 
+class Names(click.ParamType):
+    """``psnr,lpips``: a list of strings, each once."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        names = value.split(",") if isinstance(value, str) else value
+        names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
+        return names or self.fail("name one or more", param, ctx)
+
+
+class Assignment(click.ParamType):
+    """``inception=FILE``: a pair of strings."""
+
+    name = "assignment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        name, _, path = value.partition("=")
+        if not name or not path:
+            self.fail(f"{value!r} is no NAME=PATH, as in inception=inception-2015-12-05.pt", param, ctx)
+        return name, path
+
+
 class RangeSelection(_ParsedType):
     """``mid``, ``long`` or ``A-B``, checked but left as text: run files record it and the datasets parse it."""
 

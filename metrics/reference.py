@@ -16,6 +16,7 @@ import torch
 from dnnlib import UserError
 from dnnlib.text_files import parse_json
 from dnnlib.util import atomic_path
+from metrics.definitions import FEATURE_METRICS
 from metrics.detectors import Detector, DetectorInfo
 from metrics.frechet import Moments
 
@@ -75,6 +76,18 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
         raise UserError(f"{path} is no reference file; make one with: calculate_metrics.py ref") from None
     return Reference(moments, detectors)
+
+
+def detectors_of(metrics: Iterable[str]) -> dict[str, str]:
+    """The detector's name under each name that `build_reference` gives statistics, for metrics that take a reference.
+
+    Raises UserError for metrics that take none.
+    """
+    takes = {name: metric for name, metric in FEATURE_METRICS.items() if not metric.keeps_features}
+    wrong = [name for name in metrics if name not in takes]
+    if wrong:
+        raise UserError(f"there are no statistics for {', '.join(wrong)}; known are {', '.join(takes)}")
+    return {takes[name].reference_name: takes[name].detector for name in metrics}
 
 
 def build_reference(
