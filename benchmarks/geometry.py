@@ -16,9 +16,9 @@ from functools import partial
 import click
 import torch
 
-from torch_utils.cameras import GEOMETRY_DIM, split_geometry
 from torch_utils.distributed import best_device
 from torch_utils.epipolar import epipolar_distance
+from torch_utils.geometry_vector import GEOMETRY_DIM, split_geometry
 from training.precond import NVPrecond
 
 ENCODINGS = {

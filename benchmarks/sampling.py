@@ -22,8 +22,9 @@ from collections.abc import Callable
 import click
 import torch
 
-from torch_utils.cameras import GEOMETRY_DIM, Camera, View
+from torch_utils.cameras import Camera, View
 from torch_utils.distributed import best_device, fast_dtype
+from torch_utils.geometry_vector import GEOMETRY_DIM
 from torch_utils.memory import peak_memory, used_memory
 from training.estimate import flop_of
 from training.generation import NovelViewSampler

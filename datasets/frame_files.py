@@ -12,10 +12,11 @@ import torch
 from datasets.camera_files.lens import Lens
 from datasets.camera_files.nerfstudio import read_transforms
 from datasets.camera_files.poses import OPENCV_W2C, read_json
+from datasets.camera_files.realestate10k import parse_realestate10k, read_realestate10k_text
 from datasets.clips import UnusableClip, view_from_row
 from datasets.image_folder import is_picture
 from dnnlib.imaging import image_size, read_image
-from torch_utils.cameras import Camera, View, parse_realestate10k, read_realestate10k_text
+from torch_utils.cameras import Camera, View
 from torch_utils.depth import read_stored_depth
 
 

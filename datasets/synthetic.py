@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from datasets.camera_files.realestate10k import format_realestate10k
 from datasets.clips import Clip, ClipPairs, Clips
 from datasets.pairs import FramePair, FrameRange, random_bits
 from dnnlib.imaging import save_png
-from torch_utils.cameras import Camera, View, format_realestate10k, pixel_centers
+from torch_utils.cameras import Camera, View, pixel_centers
 from torch_utils.depth import save_stored_depth
 from torch_utils.warping import euler_rotation
 

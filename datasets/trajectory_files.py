@@ -25,15 +25,15 @@ from datasets.camera_files.poses import (
     PosedFrame,
     read_json,
 )
-from dnnlib.text_files import read_text
-from dnnlib.util import UserError, atomic_path, one_line
-from torch_utils.cameras import (
+from datasets.camera_files.realestate10k import (
     REALESTATE10K_COLUMNS,
-    Camera,
     format_realestate10k,
     parse_realestate10k,
     read_realestate10k_text,
 )
+from dnnlib.text_files import read_text
+from dnnlib.util import UserError, atomic_path, one_line
+from torch_utils.cameras import Camera
 
 FORMATS = ("realestate10k", "nerfstudio", "colmap", "matrices")
 _STATED = {

@@ -17,16 +17,10 @@ from datasets.config import DataConfig, open_pairs
 from dnnlib.imaging import contact_sheet, save_png
 from dnnlib.util import STORED, present
 from torch_utils.batches import Pair
-from torch_utils.cameras import (
-    geometry_vector,
-    pixel_centers,
-    pixels_to_float,
-    relative_pose,
-    resize_image,
-    split_geometry,
-)
+from torch_utils.cameras import pixel_centers, pixels_to_float, relative_pose, resize_image
 from torch_utils.depth import fill_unknown
 from torch_utils.epipolar import epipolar_distance, fundamental_matrix
+from torch_utils.geometry_vector import geometry_vector, split_geometry
 from torch_utils.warping import warp_depth
 from training.conditioning import warp_grid
 from training.model_io import load_network

@@ -29,7 +29,8 @@ MODULES = [*sorted(ROOT.glob("*.py")), *(path for name in PACKAGES for path in s
 DOORS = {  # what the README and docs/ show people
     "datasets.realestate10k": ("RealEstate10K",),
     "metrics": ("compute_metrics", "frechet_distance"),
-    "torch_utils.cameras": ("Camera", "View", "geometry_vector"),
+    "torch_utils.cameras": ("Camera", "View"),
+    "torch_utils.geometry_vector": ("geometry_vector",),
     "training.generation": ("generate_images",),
     "training.guidance": ("guided_denoiser",),
     "training.model_io": ("load_network", "save_network"),

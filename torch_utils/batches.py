@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from torch_utils.cameras import View, geometry_vector
+from torch_utils.cameras import View
+from torch_utils.geometry_vector import geometry_vector
 
 
 @dataclass(frozen=True, eq=False)

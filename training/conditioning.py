@@ -8,7 +8,8 @@ from functools import cached_property
 
 import torch
 
-from torch_utils.cameras import resize_image, split_geometry
+from torch_utils.cameras import resize_image
+from torch_utils.geometry_vector import split_geometry
 
 # Mean and standard deviation of the relative inverse depth that the released weights were trained with: docs/method.md,
 # section 5.2.

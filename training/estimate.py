@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dnnlib.util import format_bytes, format_seconds
 from torch_utils.batches import Batch
-from torch_utils.cameras import GEOMETRY_DIM
 from torch_utils.distributed import Processes
+from torch_utils.geometry_vector import GEOMETRY_DIM
 from torch_utils.memory import memory_limit
 from torch_utils.random import SeededGenerators
 from training.batching import MemoryNeed, fitting_batch, measure_memory, probe

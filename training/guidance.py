@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from dnnlib.util import present
-from torch_utils.cameras import Camera, View, geometry_vector
+from torch_utils.cameras import Camera, View
 from torch_utils.depth import DepthModel
+from torch_utils.geometry_vector import geometry_vector
 from training.conditioning import Prepared
 from training.precond import NVPrecond
 from training.sampling import Denoiser

@@ -24,7 +24,7 @@ from datasets.packed import Recipe
 from datasets.trajectory_files import read_path, read_trajectory
 from dnnlib import UserError
 from dnnlib.util import natural_key
-from torch_utils.cameras import Camera, parse_realestate10k
+from torch_utils.cameras import Camera
 
 LIKE = Camera.from_fov(58, 640, 360)
 # As pycolmap 4.2.1 writes them; its numbers, too.
@@ -249,13 +249,6 @@ def test_the_first_line_of_a_camera_file_may_be_anything_or_missing(
     assert len(read_trajectory(file, LIKE)) == 2
     file.write_bytes(b"caf\xe9\n" + file.read_bytes().removeprefix(first.encode()))  # another encoding
     assert read_cameras(file)[1] == [33367, 66733]
-
-
-def test_a_broken_first_frame_is_no_address() -> None:
-    with pytest.raises(ValueError, match="line 1: 18 columns where 19 are expected"):
-        parse_realestate10k(" ".join(["1"] * 18))
-    with pytest.raises(ValueError, match="line 1: 'inf' is no timestamp"):
-        parse_realestate10k("inf" + " 1" * 18)
 
 
 def write_scene(root: Path, orientation: int, principal: tuple[float, float] = (0.5, 0.5)) -> None:

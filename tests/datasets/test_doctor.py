@@ -13,12 +13,13 @@ import torch
 from click.testing import Result
 from PIL import Image
 
+from datasets.camera_files.realestate10k import format_realestate10k, parse_realestate10k
 from datasets.conventions import CONVENTIONS, OPENCV_TO_CAMERA, OPENGL_TO_WORLD, fit_of_poses, reread
 from datasets.doctor import main
 from datasets.synthetic import SyntheticClips, write_tree
 from tests.datasets.layout_writers import write_lvsm, write_nerfstudio
 from tests.scripts import invoke
-from torch_utils.cameras import Camera, View, format_realestate10k, parse_realestate10k
+from torch_utils.cameras import Camera, View
 from torch_utils.warping import euler_rotation
 
 

@@ -29,7 +29,8 @@ from datasets.synthetic import SyntheticClips
 from dnnlib.imaging import read_image
 from dnnlib.util import UserError
 from tests.scripts import invoke, run_python
-from torch_utils.cameras import View, geometry_vector
+from torch_utils.cameras import View
+from torch_utils.geometry_vector import geometry_vector
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Recipe((32, 16), "png", clips_per_shard=2)

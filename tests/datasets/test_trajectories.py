@@ -21,7 +21,8 @@ from datasets.trajectories import PATHS, Move, follow, named_path, plan_path, re
 from datasets.trajectory_files import write_trajectory
 from datasets.user_image import Photograph, read_photograph
 from dnnlib import UserError
-from torch_utils.cameras import Camera, View, check_rotation, geometry_vector, homogeneous, relative_pose
+from torch_utils.cameras import Camera, View, check_rotation, homogeneous, relative_pose
+from torch_utils.geometry_vector import geometry_vector
 from torch_utils.warping import euler_rotation
 
 CAMERA = Camera.from_fov(60, 120, 80)

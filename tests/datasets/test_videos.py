@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.camera_files.realestate10k import format_realestate10k
 from datasets.layouts import open_clips
 from datasets.pack import main
 from datasets.pack_writer import open_sources, write_pack
@@ -19,7 +20,6 @@ from datasets.realestate10k import RealEstate10K
 from datasets.videos import VideoClips, VideoReader, video_id
 from dnnlib.util import UserError
 from tests.scripts import invoke
-from torch_utils.cameras import format_realestate10k
 
 av = pytest.importorskip("av")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from torch_utils.batches import Pair, collate
-from torch_utils.cameras import Camera, View, geometry_vector
+from torch_utils.cameras import Camera, View
+from torch_utils.geometry_vector import geometry_vector
 
 
 def make_pair(number: int, depth: bool = True) -> Pair:

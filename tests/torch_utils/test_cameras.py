@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import math
 
 import kornia
@@ -9,47 +8,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
 
 from dnnlib import UserError
-from tests.golden import relative_error, tensors, vectors
+from tests.golden import relative_error, tensors
+from tests.torch_utils.some_cameras import FRAME, golden_cameras, random_cameras
 from torch_utils.cameras import (
     Camera,
     View,
-    denormalize_geometry,
-    format_realestate10k,
-    geometry_vector,
-    normalize_geometry,
-    parse_realestate10k,
     pixel_centers,
     pixels_to_float,
     pixels_to_uint8,
     relative_pose,
-    resize_geometry,
     resize_image,
-    split_geometry,
 )
-
-FRAME = (640, 360)
+from torch_utils.geometry_vector import (
+    geometry_vector,
+)
 
 
 @pytest.fixture(scope="module")
 def cameras() -> list[Camera]:
-    _, _, rows = parse_realestate10k("\n".join(["https://example.org", *vectors()["camera_lines"]]))
-    return [Camera.from_normalized(row, *FRAME) for row in rows]
-
-
-@st.composite
-def random_cameras(draw: st.DrawFn) -> Camera:
-    def number(low: float, high: float) -> float:
-        return draw(st.floats(low, high, allow_nan=False))
-
-    rotation = Rotation.from_euler("xyz", [number(-60, 60) for _ in range(3)], degrees=True).as_matrix()
-    translation = torch.tensor([number(-3, 3) for _ in range(3)], dtype=torch.float64)
-    extrinsics = torch.cat([torch.from_numpy(rotation), translation[:, None]], dim=1)
-    head = [number(0.3, 2), number(0.3, 2), number(0.3, 0.7), number(0.3, 0.7), 0, 0]
-    row = torch.cat([torch.tensor(head, dtype=torch.float64), extrinsics.flatten()])
-    return Camera.from_normalized(row, draw(st.integers(2, 900)), draw(st.integers(2, 900)))
+    return golden_cameras()
 
 
 def snapshot(camera: Camera) -> tuple[torch.Tensor, torch.Tensor, int, int, int]:
@@ -60,50 +39,9 @@ def same(a: tuple, b: tuple) -> bool:
     return torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and a[2:] == b[2:]
 
 
-@pytest.mark.parametrize("resolution", [64, 256])
-@pytest.mark.parametrize("published", [False, True])
-def test_geometry_vector_is_the_published_one(cameras: list[Camera], resolution: int, published: bool) -> None:
-    name = f"geometry/{resolution}" + ("_published_code" if published else "")
-    pairs = vectors()["camera_pairs_src_tgt"]
-    ours = torch.stack([geometry_vector(cameras[s], cameras[t], resolution, published) for s, t in pairs])
-    assert ours.dtype == torch.float32
-    assert relative_error(ours, tensors()[name]) < 1e-5
-
-
 def test_crop_and_resize_give_the_published_intrinsics(cameras: list[Camera]) -> None:
     ours = torch.stack([camera.crop_center().resize(64).intrinsics for camera in cameras])
     assert relative_error(ours, tensors()["geometry/K_64"]) < 1e-6
-
-
-def test_geometry_vector_converts_between_resolutions() -> None:
-    expected = tensors()["geometry/resized_64_to_256"]
-    assert relative_error(resize_geometry(tensors()["geometry/64"][:3], 64, 256), expected) < 1e-5
-
-
-def test_geometry_vector_does_not_care_whether_cameras_are_cropped_already(cameras: list[Camera]) -> None:
-    small = [camera.crop_center().resize(256) for camera in cameras]
-    for published in (False, True):
-        a = geometry_vector(cameras[0], cameras[1], 64, published)
-        b = geometry_vector(small[0], small[1], 64, published)
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
-
-
-def test_split_geometry_recovers_the_cameras(cameras: list[Camera]) -> None:
-    vector = geometry_vector(cameras[0], cameras[1], 64)[None].double()
-    pose, k_source, k_target = split_geometry(vector, 64)
-    torch.testing.assert_close(pose[0], relative_pose(cameras[0], cameras[1]), rtol=0, atol=1e-6)
-    for k, camera in ((k_source, cameras[0]), (k_target, cameras[1])):
-        torch.testing.assert_close(k[0], camera.crop_center().resize(64).intrinsics, rtol=0, atol=1e-4)
-
-
-@given(st.lists(st.floats(-5, 5), min_size=20, max_size=20), st.sampled_from([32, 64, 256]))
-@settings(deadline=None, max_examples=30)
-def test_normalising_undoes_denormalising(numbers: list[float], resolution: int) -> None:
-    vector = torch.tensor(numbers, dtype=torch.float64)
-    vector[[14, 15, 18, 19]] = 0  # the principal point has no spread: it comes back as the centre
-    plain = denormalize_geometry(vector, resolution)
-    assert torch.equal(plain[[14, 15, 18, 19]], torch.full((4,), resolution / 2, dtype=torch.float64))
-    torch.testing.assert_close(normalize_geometry(plain, resolution).double(), vector, rtol=1e-5, atol=1e-5)
 
 
 @given(random_cameras(), st.integers(0, 2**31))
@@ -158,7 +96,6 @@ def test_batched_is_looped(cameras: list[Camera]) -> None:
         torch.testing.assert_close(points[index], camera.unproject(pixels, depth))
         torch.testing.assert_close(batch.project(points)[0][index], camera.project(points[index])[0])
         torch.testing.assert_close(batch.rays(pixels)[1][index], camera.rays(pixels)[1])
-    torch.testing.assert_close(geometry_vector(batch, batch, 64)[1], geometry_vector(cameras[1], cameras[1], 64))
 
 
 def test_kornia_agrees(cameras: list[Camera]) -> None:
@@ -254,40 +191,6 @@ def test_pixels_survive_the_round_trip() -> None:
     values = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(pixels_to_uint8(pixels_to_float(values)), values)
     assert pixels_to_uint8(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]
-
-
-@given(st.lists(random_cameras(), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=20)
-def test_camera_files_round_trip(cameras: list[Camera]) -> None:
-    rows = torch.stack([camera.to_normalized() for camera in cameras])
-    stamps = [33000 * (k + 1) for k in range(len(cameras))]
-    url, timestamps, again = parse_realestate10k(format_realestate10k("https://example.org/v", stamps, rows))
-    assert (url, timestamps) == ("https://example.org/v", stamps)
-    torch.testing.assert_close(again, rows, rtol=0, atol=1e-8)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("1 2 3", "line 2: 3 columns where 19"),
-        ("x" + " 1" * 18, "line 2: 'x' is no timestamp"),
-        ("1 1 1 .5 .5 0 0 2 0 0 0 0 1 0 0 0 0 1 0", "line 2: not a rotation: determinant 2.0000"),
-        ("1 1 1 .5 .5 0 0 1 0 0 0 0 1 0 0 0 0 -1 0", "line 2: not a rotation: determinant -1.0000"),
-        ("1 nan 1 .5 .5 0 0 1 0 0 0 0 1 0 0 0 0 1 0", "line 2: a camera has numbers that are not finite"),
-        ("1 0 1 .5 .5 0 0 1 0 0 0 0 1 0 0 0 0 1 0", "line 2: a camera has a focal length"),
-    ],
-)
-def test_bad_camera_lines_are_named(line: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
-        parse_realestate10k(f"https://example.org\n{line}\n")
-
-
-@given(st.text(max_size=200))
-@settings(deadline=None, max_examples=100)
-def test_no_text_breaks_the_parser(text: str) -> None:
-    with contextlib.suppress(ValueError):
-        _, timestamps, cameras = parse_realestate10k(text)
-        assert cameras.shape == (len(timestamps), 18)
 
 
 def test_from_fov_spans_the_shorter_side() -> None:

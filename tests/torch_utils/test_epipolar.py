@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.golden import relative_error, tensors
-from torch_utils.cameras import Camera, pixel_centers, relative_pose, split_geometry
+from torch_utils.cameras import Camera, pixel_centers, relative_pose
 from torch_utils.epipolar import epipolar_distance, fundamental_matrix, nudge_translation
+from torch_utils.geometry_vector import split_geometry
 
 
 @pytest.mark.parametrize("patch", [4, 8])

@@ -10,7 +10,8 @@ from datasets.synthetic import Synthetic
 from dnnlib import UserError
 from tests.golden import tiny_network
 from torch_utils.batches import Batch
-from torch_utils.cameras import GEOMETRY_DIM, Camera, View, pixels_to_float
+from torch_utils.cameras import Camera, View, pixels_to_float
+from torch_utils.geometry_vector import GEOMETRY_DIM
 from training.conditioning import normalize_inverse_depth
 from training.encodings import Encodings
 from training.generation import NovelViewSampler, generate_images

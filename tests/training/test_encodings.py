@@ -13,7 +13,8 @@ from torch import nn
 
 from dnnlib.util import UserError
 from tests.golden import TINY, fill
-from torch_utils.cameras import GEOMETRY_DIM, Camera, View, geometry_vector
+from torch_utils.cameras import Camera, View
+from torch_utils.geometry_vector import GEOMETRY_DIM, geometry_vector
 from torch_utils.warping import euler_rotation
 from training import precond
 from training.conditioning import Conditioning, shrink_and_enlarge

@@ -10,7 +10,8 @@ from torch import nn
 
 from metrics.lpips import load_lpips
 from torch_utils.batches import Batch
-from torch_utils.cameras import GEOMETRY_DIM, pixels_to_float
+from torch_utils.cameras import pixels_to_float
+from torch_utils.geometry_vector import GEOMETRY_DIM
 from torch_utils.random import SeededGenerators
 from training.conditioning import shrink_and_enlarge
 from training.encodings import Encodings

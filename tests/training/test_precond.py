@@ -7,7 +7,8 @@ import torch
 
 from dnnlib.util import UserError
 from tests.golden import TINY, golden_network, relative_error, tensors, tiny_network, vectors
-from torch_utils.cameras import GEOMETRY_DIM, Camera, geometry_vector
+from torch_utils.cameras import Camera
+from torch_utils.geometry_vector import GEOMETRY_DIM, geometry_vector
 from training.conditioning import Prepared, normalize_inverse_depth, shrink_and_enlarge, warp_grid
 from training.model_io import load_network
 from training.precond import NVPrecond
