@@ -74,6 +74,8 @@ def main(**options: Any) -> None:
 
     _check_mode(click.get_current_context())
     options = _recalled(click.get_current_context(), options)
+    if options["condition"] == "first" and given(click.get_current_context(), "key_every"):
+        raise UserError("`key_every` is for `condition` chain or stochastic: leave it out, or give one")
     job = Job.of(yielding(options, "range_selection", to="pairs"))
     processes = start_processes(options["device"])
     logging.basicConfig(level=logging.INFO if processes.is_main else logging.ERROR, format="%(message)s")
@@ -101,6 +103,8 @@ def _check_mode(ctx: click.Context) -> None:
             raise UserError(f"{parameter.opts[0]} is for {what}: leave it out, or {remedy}")
     if params["outdir"] is None and not params["estimate"]:
         raise click.UsageError("--outdir is missing: say where the pictures go, or give --estimate", ctx)
+    if params["keys"] and given(ctx, "trajectory"):
+        raise UserError("`keys` make a path of their own: leave `trajectory` out")
     if mode != "pairs" and len(params["seeds"]) < params["samples"]:
         raise UserError(f"{params['samples']} samples need as many seeds; --seeds has {len(params['seeds'])}")
 

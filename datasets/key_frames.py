@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from datasets.trajectories import Move, check_frames
+from dnnlib.text_files import read_json
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera
 
 _MOST_KEYS = 1000
+_LARGEST = 1e300  # of numbers that are floats
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ _WORDS = {
     "dolly": "forward",
     "zoom": "zoom",
 }
+_TIME = "time"
+_LIST = "key_frames"  # of a JSON file
 
 
 def parse_keys(texts: Sequence[str]) -> list[KeyFrame]:
@@ -47,17 +53,53 @@ def parse_keys(texts: Sequence[str]) -> list[KeyFrame]:
         for part in text.split(","):
             word, _, value = part.partition("=")
             word = word.strip()
-            if word not in (*_WORDS, "time") or word in values:
-                raise UserError(f"{text!r} is no key frame: write {', '.join(_WORDS)} or time, once each, as in pan=10")
+            if word in values:
+                raise UserError(f"{text!r} is no key frame: it says {word} twice")
+            _check_word(word, repr(text))
             try:
                 values[word] = float(value)
             except ValueError:
                 raise UserError(f"{text!r} is no key frame: {part.strip()!r} lacks a number, as in pan=10") from None
-        time = values.pop("time", float(number))
-        if not time > 0:
-            raise UserError(f"{text!r}: the photograph is the key frame at time 0; give a later time")
-        keys.append(KeyFrame(time, Move(**{_WORDS[word]: value for word, value in values.items()})))
+        keys.append(_key_frame(values, number, repr(text)))
     return keys
+
+
+def read_keys(path: str | PathLike) -> list[KeyFrame] | None:
+    """Key frames from a JSON file: ``{"key_frames": [{"pan": 10, "truck": 0.5}, {"dolly": 1, "time": 3}]}``.
+
+    Words, units and times are those of `parse_keys`. None for any other file. Raises UserError for JSON that is
+    damaged, and names the key frame where one is no such thing.
+    """
+    path = Path(path)
+    document = read_json(path) if path.suffix == ".json" and path.is_file() else None
+    if not isinstance(document, dict) or _LIST not in document:
+        return None
+    if not isinstance(document[_LIST], list):
+        raise UserError(f'{path}: "{_LIST}" is a list, as in {{"{_LIST}": [{{"pan": 10}}]}}')
+    keys = [KeyFrame(0.0, Move())]
+    for number, values in enumerate(document[_LIST], start=1):
+        place = f"{path}: key frame {number}"
+        if not isinstance(values, dict):
+            raise UserError(f'{place} is no object of words and numbers, as {{"pan": 10}}')
+        for word, value in values.items():
+            _check_word(word, place)
+            if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _LARGEST:
+                raise UserError(f"{place}: {word} is no number")
+        keys.append(_key_frame(values, number, place))
+    return keys
+
+
+def _check_word(word: str, place: str) -> None:
+    if word not in (*_WORDS, _TIME):
+        raise UserError(f"{place} is no key frame: write {', '.join(_WORDS)} or {_TIME}, once each, not {word!r}")
+
+
+def _key_frame(values: Mapping[str, float], number: int, place: str) -> KeyFrame:
+    """The key frame of known words; the photograph is that with the number 0."""
+    time = float(values.get(_TIME, number))
+    if not time > 0:
+        raise UserError(f"{place}: the photograph is the key frame at time 0; give a later time")
+    return KeyFrame(time, Move(**{_WORDS[word]: float(value) for word, value in values.items() if word != _TIME}))
 
 
 def key_frame_path(keys: Sequence[KeyFrame], photograph: Camera, frames: int, scene_scale: float = 1.0) -> list[Camera]:

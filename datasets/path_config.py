@@ -26,7 +26,7 @@ class PathConfig(Settings):
     Attributes:
         clip: name or number of the clip.
         images: photographs, or folders of them.
-        trajectory: a path of `datasets.trajectories.PATHS`, or the file of one.
+        trajectory: a path of `datasets.trajectories.PATHS`, or a file that `datasets.path_plans.plan_path` reads.
         amount: how far a named path goes; scene_scale: factor on its translations.
         fov: degrees that the shorter side of a photograph spans; None: as EXIF, the path's file or a default say.
         keys: instead of `trajectory`, key frames as `datasets.key_frames.parse_keys` reads them.
@@ -47,7 +47,7 @@ class PathConfig(Settings):
     )
     trajectory: str = setting(
         "orbit",
-        "orbit, pan, tilt, roll, dolly, zoom, truck, pedestal, spiral, shake, or the file of a path.",
+        "orbit, pan, tilt, roll, dolly, zoom, truck, pedestal, spiral, shake, or the file of a path or of key frames.",
         section=PHOTOGRAPHS,
         metavar="NAME|FILE",
     )
@@ -86,9 +86,6 @@ class PathConfig(Settings):
         super().__post_init__()
         if self.images and self.clip is not None:
             raise UserError("`images` are for one's own photographs, `clip` for a data set: give one of them")
-        useless = [name for name in ("amount", "convention", "pose") if getattr(self, name) is not None]
-        if self.keys and useless:
-            raise UserError(f"`keys` make a path of their own: leave `{useless[0]}` out")
 
     @property
     def is_given(self) -> bool:
@@ -130,17 +127,13 @@ def open_paths(
 
 
 def _photograph(file: Path, config: PathConfig, typical_depth: float | None) -> ViewPath:
-    from datasets.trajectories import plan_path
+    from datasets.key_frames import parse_keys
+    from datasets.path_plans import plan_path
     from datasets.user_image import read_photograph
 
-    photograph = read_photograph(file, config.fov)
-    if config.keys:
-        cameras = key_path(config, photograph.view.camera, typical_depth)
-        details = {"keys": config.keys, "scene_scale": config.scene_scale, "typical_depth": typical_depth}
-        return ViewPath(photograph, cameras, details=details)
     photograph, cameras = plan_path(
-        photograph,
-        config.trajectory,
+        read_photograph(file, config.fov),
+        parse_keys(config.keys) if config.keys else config.trajectory,
         config.frames,
         config.amount,
         config.scene_scale,
@@ -148,20 +141,9 @@ def _photograph(file: Path, config: PathConfig, typical_depth: float | None) -> 
         config.pose,
         typical_depth,
     )
-    names = ("trajectory", "amount", "scene_scale")
-    return ViewPath(
-        photograph, cameras, details={**{name: getattr(config, name) for name in names}, "typical_depth": typical_depth}
-    )
-
-
-def key_path(config: PathConfig, photograph: Camera, typical_depth: float | None) -> list[Camera]:
-    """The cameras of a path through the key frames."""
-    from datasets.key_frames import key_frame_path, parse_keys
-    from datasets.trajectories import DEFAULT_FRAMES, unit_of_paths
-
-    frames = DEFAULT_FRAMES if config.frames is None else config.frames
-    unit = config.scene_scale * unit_of_paths(typical_depth)
-    return key_frame_path(parse_keys(config.keys), photograph, frames, unit)
+    names = ("keys",) if config.keys else ("trajectory", "amount")
+    details = {name: getattr(config, name) for name in (*names, "scene_scale")}
+    return ViewPath(photograph, cameras, details={**details, "typical_depth": typical_depth})
 
 
 def _clip(config: PathConfig, data: DataConfig, resolution: int) -> ViewPath:

@@ -1,26 +1,18 @@
 """Camera paths for one's own photograph: single moves in the words of film, and named paths made of them.
 
-Every path begins where the photograph was taken. `datasets.trajectory_files` reads and writes the files of paths; the
-conventions of both are told in docs/trajectories.md.
+Every path begins where the photograph was taken. `datasets.path_plans` chooses between these, key frames and files; the
+conventions are told in docs/trajectories.md.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import numpy as np
 import torch
 
-from datasets.camera_files.nerfstudio import recall_path
-from datasets.camera_files.poses import Axes, Direction
-from datasets.trajectory_files import read_path
-from datasets.user_image import DEFAULT_FOV_DEG, Photograph, shorter_fov_deg
-from dnnlib.text_files import read_json
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera, homogeneous, relative_pose
 from torch_utils.warping import euler_rotation
@@ -33,7 +25,6 @@ _SUBJECT = 3.5
 _MOST_FRAMES = 100_000
 _FARTHEST = 1e6  # units; the networks compute in float32
 _T = TypeVar("_T")
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,110 +115,6 @@ PATHS = {
     "spiral":   _Path(0.50, "units, largest radius",   True,  _spiral),
     "shake":    _Path(2.00, "degrees to each side",    True,  _shake),
 }  # fmt: skip
-
-
-def plan_path(
-    photograph: Photograph,
-    path: str,
-    frames: int | None = None,
-    amount: float | None = None,
-    scene_scale: float = 1.0,
-    axes: Axes | None = None,
-    direction: Direction | None = None,
-    typical_depth: float | None = None,
-) -> tuple[Photograph, list[Camera]]:
-    """The cameras of a named path or of the file of one, placed so that the photograph stands at its beginning.
-
-    Where nothing else told the photograph's field of view, that of the file's first camera is taken: the photograph
-    comes back with it. `frames`: of a file, all by default. `typical_depth`: of the network, for `unit_of_paths`; the
-    distances of a file are its own. Raises UserError, as `named_path` and `read_path`.
-    """
-    if path in PATHS:
-        for value in (axes, direction):
-            if value is not None:
-                raise UserError(
-                    f"{value} is said of a file of plain matrices, but {path} is a named path: leave it out"
-                )
-        frames = DEFAULT_FRAMES if frames is None else frames
-        unit = scene_scale * unit_of_paths(typical_depth)
-        return photograph, named_path(path, photograph.view.camera, frames, amount, unit)
-    if amount is not None:
-        raise UserError(f"`amount` is for named paths ({', '.join(PATHS)}); a file is scaled by `scene_scale`")
-    if not Path(path).exists():
-        raise UserError(f"there is no camera path {path!r}; known are {', '.join(PATHS)}, or give a file")
-    if scene_scale == 1 and frames is None and (recalled := _recall(path, photograph)) is not None:
-        return recalled
-    found = read_path(path, photograph.view.camera, axes, direction)
-    cameras = resample(found.cameras, frames)
-    if photograph.fov_from == "default":
-        if not found.has_lens:
-            _log.warning(
-                "%s has no lens, nor has %s: it is taken to span %g degrees", path, photograph.name, photograph.fov_deg
-            )
-        elif (fov_deg := shorter_fov_deg(cameras[0])) != DEFAULT_FOV_DEG:
-            photograph = photograph.with_fov(fov_deg, "path")
-    return photograph, follow(cameras, photograph.view.camera, scene_scale)
-
-
-def _recall(path: str, photograph: Photograph) -> tuple[Photograph, list[Camera]] | None:
-    """The path that a `trajectory.json` of this project tells to the bit, where it was made for this photograph.
-
-    The lens that it was made with counts, unless another was asked for.
-    """
-    if Path(path).suffix != ".json" or not Path(path).is_file():
-        return None
-    document = read_json(path)
-    lens = document.get("photograph") if isinstance(document, dict) else None
-    if not isinstance(lens, dict) or "exact" not in document:
-        return None
-    try:
-        fov_deg = float(lens["fov_deg"])
-        if photograph.fov_from != "--fov" and fov_deg != photograph.fov_deg:
-            photograph = photograph.with_fov(fov_deg, "path")
-        cameras = recall_path(document, photograph.view.camera)
-    except (ValueError, TypeError, LookupError, RuntimeError) as error:
-        raise UserError(f"{path}: damaged ({error})") from None
-    return None if cameras is None else (photograph, cameras)
-
-
-def resample(path: Sequence[Camera], frames: int | None) -> list[Camera]:
-    """`frames` cameras along a path, evenly spaced by how far it goes and turns; None keeps it as it is.
-
-    The way is measured in shares of all that it goes and of all that it turns. Between the cameras of the path,
-    positions and the logarithms of lenses are interpolated linearly, directions by slerp.
-    """
-    if frames is None or frames == len(path):
-        return list(path)
-    check_frames(frames)
-    if len(path) == 1 or frames == 1:
-        return [path[0]] * frames
-    from scipy.spatial.transform import Rotation, Slerp
-
-    rotations = Rotation.from_matrix(np.stack([camera.rotation.numpy() for camera in path]))
-    centers = np.stack([camera.center.numpy() for camera in path])
-    lenses = np.log(np.stack([camera.focal_and_center[:2].numpy() for camera in path]))
-    steps = np.zeros(len(path) - 1)
-    for way in (
-        np.linalg.norm(np.diff(centers, axis=0), axis=1),
-        (rotations[:-1].inv() * rotations[1:]).magnitude(),
-        np.abs(np.diff(lenses, axis=0)).max(axis=1),
-    ):
-        steps += way / way.sum() if way.sum() > 1e-9 else 0.0
-    along = np.concatenate([[0.0], np.cumsum(steps)])
-    if along[-1] == 0:
-        return [path[0]] * frames
-    at = np.linspace(0, along[-1], frames)
-    kept = np.concatenate([[0], 1 + np.flatnonzero(np.diff(along) > 0)])  # where it stands still, nothing lies between
-    turned = Slerp(along[kept], rotations[kept])(at).as_matrix()
-    position = np.stack([np.interp(at, along, column) for column in centers.T], axis=1)
-    focal = np.exp(np.stack([np.interp(at, along, column) for column in lenses.T], axis=1))
-    cameras = []
-    for rotation, center, (fx, fy) in zip(turned, position, focal, strict=True):
-        intrinsics = path[0].intrinsics.clone()
-        intrinsics[0, 0], intrinsics[1, 1] = fx, fy
-        pose = torch.from_numpy(np.concatenate([rotation, -(rotation @ center)[:, None]], axis=1))
-        cameras.append(replace(path[0], intrinsics=intrinsics, extrinsics=pose))
-    return [path[0], *cameras[1:-1], path[-1]]
 
 
 def named_path(

@@ -134,7 +134,9 @@ def test_estimate_counts_frames_and_samples(network: str, photo: Path) -> None:
         (["--image", "{photo}", "--subdirs"], "--subdirs is for pairs of a data set"),
         (["--frames", "3"], "--frames is for paths: leave it out, or give --image or --clip"),
         (["--image", "{photo}", "--key", "fly=1"], "'fly=1' is no key frame: write pan, tilt"),
-        (["--image", "{photo}", "--key", "pan=1", "--amount", "2"], "leave --amount out"),
+        (["--image", "{photo}", "--key", "pan=1", "--amount", "2"], "key frames say how far they go"),
+        (["--image", "{photo}", "--key", "pan=1", "--trajectory", "orbit"], "leave --trajectory out"),
+        (["--image", "{photo}", "--key-every", "2"], "--key-every is for --condition chain or stochastic"),
         (["--image", "{photo}", "--fps", "0"], "--fps must be in (0, inf), but is 0"),
         (["--image", "{photo}", "--fps", "nan"], "--fps must be in (0, inf), but is nan"),
         (["--image", "{photo}", "--scene-scale", "inf"], "--scene-scale must be in (-inf, inf)"),
@@ -160,7 +162,8 @@ def test_a_path_resumes_with_the_same_command_also_over_many_photographs(
     photograph(tmp_path / "photos" / "a.png")
     photograph(tmp_path / "photos" / "b.png", 30, 50)
     out = tmp_path / "out"
-    command = ["--image", tmp_path / "photos", "--frames", 5, "--condition", condition, "--key-every", 2]
+    command = ["--image", tmp_path / "photos", "--frames", 5, "--condition", condition]
+    command += [] if condition == "first" else ["--key-every", 2]
     command += ["--samples", 2, "--export", "colmap", "--outdir", out]
     assert run(network, *command).exit_code == 0
     whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -239,3 +242,17 @@ def test_a_path_through_key_frames(network: str, photo: Path, tmp_path: Path) ->
     assert np.allclose(matrices[2][:3, 3], 0, atol=1e-9), "the second key frame only turns"
     assert np.allclose(matrices[4][:3, :3], matrices[2][:3, :3]), "the third only moves"
     assert matrices[4][0, 3] == pytest.approx(0.5)
+
+
+def test_key_frames_from_a_file_give_the_same_path_to_the_bit(network: str, photo: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text('{"key_frames": [{"pan": 10}, {"pan": 10, "truck": 0.5, "time": 3}]}')
+    arguments = ["--image", photo, "--frames", 3, "--scene-scale", 0.7]
+    paths = {"said": ["--key", "pan=10", "--key", "pan=10,truck=0.5,time=3"], "read": ["--trajectory", file]}
+    found = []
+    for name, path in paths.items():
+        result = run(network, *arguments, *path, "--outdir", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        found.append(json.loads((tmp_path / name / "trajectory.json").read_text()))
+    assert found[0]["exact"] == found[1]["exact"]
+    assert found[0]["identity"] == found[1]["identity"]

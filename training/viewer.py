@@ -17,7 +17,8 @@ from PIL import Image
 from datasets.camera_files.poses import Axes, Direction
 from datasets.key_frames import KeyFrame, key_frame_path
 from datasets.path_config import ViewPath
-from datasets.trajectories import PATHS, Move, plan_path, unit_of_paths
+from datasets.path_plans import plan_path
+from datasets.trajectories import PATHS, Move, unit_of_paths
 from datasets.user_image import Photograph, read_photograph
 from dnnlib.imaging import save_png
 from dnnlib.util import UserError

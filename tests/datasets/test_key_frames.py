@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from scipy.spatial.transform import Rotation, Slerp
 
-from datasets.key_frames import KeyFrame, key_frame_path, parse_keys
+from datasets.key_frames import KeyFrame, key_frame_path, parse_keys, read_keys
 from datasets.trajectories import Move
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera
@@ -85,3 +87,43 @@ def test_key_frames_in_the_words_of_named_paths() -> None:
 def test_what_is_no_key_frame_is_refused(text: str) -> None:
     with pytest.raises(UserError):
         parse_keys([text])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def test_a_file_of_key_frames_says_the_same_in_the_same_words(file: Path) -> None:
+    words = {"pan": 10, "tilt": -2.5, "roll": 1, "truck": 0.1, "pedestal": 0.2, "dolly": 0.3, "zoom": 1.1}
+    file.write_text(json.dumps({"key_frames": [words, {"time": 5, "pan": 3}, {}]}))
+    text = ",".join(f"{word}={value}" for word, value in words.items())
+    assert read_keys(file) == parse_keys([text, "time=5,pan=3", "pan=0"])
+
+
+@pytest.mark.parametrize("text", ["[]", '{"frames": []}', "3"])
+def test_other_files_hold_no_key_frames(text: str, file: Path) -> None:
+    file.write_text(text)
+    assert read_keys(file) is None
+    assert read_keys(file.with_name("nothing.json")) is read_keys(file.parent) is None
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ("3", '"key_frames" is a list'),
+        ('["pan=10"]', "key frame 1 is no object"),
+        ('[{"pan": 1}, {"fly": 1}]', "key frame 2 is no key frame: write pan, tilt"),
+        ('[{"pan": "10"}]', "key frame 1: pan is no number"),
+        ('[{"pan": true}]', "key frame 1: pan is no number"),
+        ('[{"pan": NaN}]', "finite"),
+        ('[{"time": 0}]', "key frame 1: the photograph is the key frame at time 0"),
+        ('[{"zoom": 0}]', "must be positive"),
+        ('[{"pan": 1' + "0" * 400 + "}]", "key frame 1: pan is no number"),
+    ],
+)
+def test_a_file_that_is_no_such_thing_is_refused_in_one_line(frames: str, said: str, file: Path) -> None:
+    file.write_text(f'{{"key_frames": {frames}}}')
+    with pytest.raises(UserError, match=said) as error:
+        read_keys(file)
+    assert "\n" not in str(error.value)

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from scipy.spatial.transform import Rotation
 
-from datasets.camera_files.nerfstudio import exact_path
-from datasets.synthetic import SyntheticClips, random_scene, render
-from datasets.trajectories import PATHS, Move, follow, named_path, plan_path, resample, thin_out
-from datasets.trajectory_files import write_trajectory
-from datasets.user_image import Photograph, read_photograph
+from datasets.trajectories import PATHS, Move, follow, named_path, thin_out
 from dnnlib import UserError
-from torch_utils.cameras import Camera, View, check_rotation, homogeneous, relative_pose
-from torch_utils.geometry_vector import geometry_vector
+from torch_utils.cameras import Camera, check_rotation, relative_pose
 from torch_utils.warping import euler_rotation
 
 CAMERA = Camera.from_fov(60, 120, 80)
@@ -113,35 +104,6 @@ def test_orbit_and_spiral_keep_their_eye_on_the_subject(name: str) -> None:
     assert distances == pytest.approx([3.5] * 12)
 
 
-def test_a_unit_of_named_paths_is_worth_what_the_network_has_learned() -> None:
-    photograph = Photograph("", View(torch.zeros(3, 80, 120, dtype=torch.uint8), CAMERA), 60, "--fov")
-    for depth, path, distance in ((7.0, "dolly", 2), (None, "dolly", 1), (7.0, "truck", 1.5)):
-        _, cameras = plan_path(photograph, path, 3, typical_depth=depth)
-        assert float(cameras[-1].center.norm()) == pytest.approx(distance)
-
-
-@pytest.mark.parametrize(("known", "still"), [(1.0, True), (0.5, False)])
-def test_the_pivot_of_an_orbit_keeps_still_in_pictures(known: float, still: bool) -> None:
-    """A wall 4.5 away: where its middle has gone in renderings, if the typical depth is that, or half of it."""
-    scene, camera = random_scene(torch.Generator().manual_seed(0)), Camera.from_fov(60, 128, 128)
-    view = render(scene, camera)
-    photograph = Photograph("", view, 60, "--fov")
-    _, cameras = plan_path(photograph, "orbit", 8, amount=8, typical_depth=known * float(view.depth[64, 64]))
-    shifts = [shift_of_the_middle(view.image, render(scene, camera).image) for camera in cameras]
-    assert (max(shifts) <= 1) == still, shifts
-
-
-def shift_of_the_middle(first: torch.Tensor, second: torch.Tensor, half: int = 8, reach: int = 12) -> float:
-    """How many pixels the central square of one picture has to be moved to fit the other best."""
-    middle = first.shape[-1] // 2
-    patch = first[:, middle - half : middle + half, middle - half : middle + half].float()
-    around = second[:, middle - half - reach : middle + half + reach, middle - half - reach : middle + half + reach]
-    places = around.float().unfold(1, 2 * half, 1).unfold(2, 2 * half, 1)  # [3, S, S, 2 half, 2 half]
-    error = (places - patch[:, None, None]).square().sum(dim=(0, 3, 4))
-    row, column = divmod(int(error.argmin()), error.shape[1])
-    return math.hypot(row - reach, column - reach)
-
-
 def test_following_a_path_takes_poses_and_zoom_relative_to_its_first_camera() -> None:
     moves = [Move(), Move(5, -3, 2, 0.1, 0.2, 0.3, 1.5)]
     path = [move.camera(replace(Camera.from_fov(40, 640, 360), extrinsics=TURNED)) for move in moves]
@@ -161,128 +123,8 @@ def test_thinning_keeps_both_ends() -> None:
         thin_out(path, 11)
 
 
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    Image.new("RGB", (96, 64), "red").save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
-
-
-def test_the_lens_of_a_path_file_serves_a_photograph_that_has_none(photo: Path, tmp_path: Path) -> None:
-    file = tmp_path / "path.json"
-    write_trajectory(file, named_path("pan", Camera.from_fov(40, 640, 360), 3))
-    photograph, cameras = plan_path(read_photograph(photo), str(file))
-    assert (photograph.fov_deg, photograph.fov_from) == (pytest.approx(40), "path")
-    assert float(cameras[0].intrinsics[0, 0]) == pytest.approx(32 / math.tan(math.radians(20)))
-    photograph, _ = plan_path(read_photograph(photo, fov_deg=70), str(file))
-    assert (photograph.fov_deg, photograph.fov_from) == (70, "--fov")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("pan", 0), "0 frames"),
-        (("pan", -3), "-3 frames"),
-        (("pan", 10**9), "slip of the pen"),
-        (("loop", 5), "no camera path 'loop'; known are orbit"),
-        (("zoom", 5, -1.0), "must be positive"),
-        (("pan", 5, math.nan), "must be a finite number"),
-        (("pan", 5, 1.0, 0.0), "the scene scale is 0"),
-        (("pan", 5, 1.0, math.inf), "the scene scale is inf"),
-        (("dolly", 5, 1e300), r"the camera would go .* units away"),
-    ],
-)
-def test_nonsense_is_refused_in_one_line(photo: Path, arguments: tuple, message: str) -> None:
-    with pytest.raises(UserError, match=message) as error:
-        plan_path(read_photograph(photo), *arguments)
-    assert "\n" not in str(error.value)
-
-
-def test_a_clip_along_its_own_path_is_the_data_sets_geometry(tree: Path, clips: SyntheticClips) -> None:
-    """The first frame of a clip as the photograph: what the networks are told is what training would have told them."""
-    name = clips.names[0]
-    clip = clips.open(0)
-    frame = sorted((tree / "test" / name).iterdir(), key=lambda file: int(file.stem))[0]
-    photograph, cameras = plan_path(read_photograph(frame), str(tree / "RealEstate10K" / "test" / f"{name}.txt"))
-    assert photograph.fov_from == "path"
-    for k, camera in enumerate(cameras):
-        expected = geometry_vector(clip.view(0).camera, clip.view(k).camera, 32)
-        torch.testing.assert_close(geometry_vector(photograph.view.camera, camera, 32), expected, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", PATHS)
 def test_two_frames_of_every_path_differ(name: str) -> None:
     """Half an orbit is where it began."""
     first, second = named_path(name, Camera.from_fov(58, 64, 48), 2)
     assert not torch.allclose(first.to_normalized(), second.to_normalized(), atol=1e-3)
-
-
-FILES = ("transforms.json", "clip.txt", "colmap", "poses.npy", "tum.txt", "camera_path.json")
-
-
-def write_path(folder: Path, name: str) -> tuple[Path, dict]:
-    """A path in a file of a format, and what has to be said of it."""
-    cameras = named_path("spiral", Camera.from_fov(50, 61, 43), 4)
-    target = folder / name
-    kinds = {"transforms.json": "nerfstudio", "clip.txt": "realestate10k", "colmap": "colmap"}
-    if name in kinds:
-        target.mkdir() if name == "colmap" else None
-        write_trajectory(target, cameras, kinds[name])
-        return target, {}
-    poses = np.stack([np.linalg.inv(homogeneous(camera.extrinsics).numpy()) for camera in cameras])
-    if name == "poses.npy":
-        np.save(target, poses)
-        return target, {"axes": "opencv", "direction": "c2w"}
-    if name == "tum.txt":
-        rows = [[0, *pose[:3, 3], *Rotation.from_matrix(pose[:3, :3]).as_quat()] for pose in poses]
-        target.write_text("\n".join(" ".join(map(repr, map(float, row))) for row in rows))
-        return target, {}
-    frames = [{"camera_to_world": (pose @ np.diag([1, -1, -1, 1.0])).flatten().tolist(), "fov": 40} for pose in poses]
-    target.write_text(json.dumps({"render_height": 43, "render_width": 61, "camera_path": frames}))
-    return target, {}
-
-
-@pytest.mark.parametrize("path", [*PATHS, *FILES])
-@pytest.mark.parametrize("fov_deg", [None, 37.3])
-def test_a_path_that_is_given_back_is_the_same_to_the_bit(path: str, fov_deg: float | None, tmp_path: Path) -> None:
-    """Its trajectory.json tells square cameras as nerfstudio reads them, rounded, and beside them all digits."""
-    Image.new("RGB", (61, 43)).save(tmp_path / "photo.png")
-    how = {"scene_scale": 1.7, "frames": 3}
-    if path in FILES:
-        path, said = write_path(tmp_path, path)
-        how |= said
-    photograph, cameras = plan_path(read_photograph(tmp_path / "photo.png", fov_deg), str(path), **how)
-    lens = {"fov_deg": photograph.fov_deg}
-    document = {"photograph": lens, "exact": exact_path(photograph.view.camera, cameras)}
-    write_trajectory(tmp_path / "trajectory.json", [camera.square(64) for camera in cameras], extra=document)
-    again, recalled = plan_path(read_photograph(tmp_path / "photo.png"), str(tmp_path / "trajectory.json"))
-    assert torch.equal(again.view.camera.intrinsics, photograph.view.camera.intrinsics)
-    for one, other in zip(recalled, cameras, strict=True):
-        assert torch.equal(one.intrinsics, other.intrinsics)
-        assert torch.equal(one.extrinsics, other.extrinsics)
-    another = read_photograph(tmp_path / "photo.png", 80)  # is followed as any file is
-    assert len(plan_path(another, str(tmp_path / "trajectory.json"))[1]) == 3
-
-
-def test_frames_of_a_long_file_are_spaced_along_the_way() -> None:
-    """Half of these cameras stand at the beginning; evenly spaced in the file, half of the frames would, too."""
-    start = Camera.from_fov(58, 64, 48)
-    path = [start] * 10 + [Move(forward=float(k)).camera(start) for k in (1, 2, 3, 8)]
-    for frames in (5, 30):
-        chosen = resample(path, frames)
-        ahead = [float(camera.center[2]) for camera in chosen]
-        assert ahead == pytest.approx(np.linspace(0, 8, frames).tolist())
-    turn = [Move(pan_deg=float(k)).camera(start) for k in (0, 5, 30)]
-    yaw = [math.degrees(math.atan2(*camera.rotation[2, [0, 2]].tolist())) for camera in resample(turn, 4)]
-    assert yaw == pytest.approx([0, 10, 20, 30])
-    zoom = [Move(zoom=float(k)).camera(start) for k in (1, 4)]
-    assert resample(zoom, 3)[1].focal_and_center[0] == pytest.approx(2 * float(start.focal_and_center[0]))
-    assert resample(path, None) == path
-    assert len(resample([start], 3)) == len(resample([start] * 4, 3)) == 3
-    with pytest.raises(UserError, match="shows nothing"):
-        resample(path, 0)
-
-
-def test_a_convention_said_of_a_named_path_is_refused(tmp_path: Path) -> None:
-    Image.new("RGB", (61, 43)).save(tmp_path / "photo.png")
-    with pytest.raises(UserError, match="opengl is said of a file of plain matrices, but orbit is a named path"):
-        plan_path(read_photograph(tmp_path / "photo.png"), "orbit", axes="opengl")

@@ -1,0 +1,149 @@
+"""Which cameras a photograph's path has: those of a named path, of key frames, or of a file, placed before it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datasets.camera_files.nerfstudio import recall_path
+from datasets.camera_files.poses import Axes, Direction
+from datasets.key_frames import KeyFrame, key_frame_path, read_keys
+from datasets.trajectories import DEFAULT_FRAMES, PATHS, check_frames, follow, named_path, unit_of_paths
+from datasets.trajectory_files import read_path
+from datasets.user_image import DEFAULT_FOV_DEG, Photograph, shorter_fov_deg
+from dnnlib.text_files import read_json
+from dnnlib.util import UserError
+from torch_utils.cameras import Camera
+
+_log = logging.getLogger(__name__)
+
+
+def plan_path(
+    photograph: Photograph,
+    path: str | Sequence[KeyFrame],
+    frames: int | None = None,
+    amount: float | None = None,
+    scene_scale: float = 1.0,
+    axes: Axes | None = None,
+    direction: Direction | None = None,
+    typical_depth: float | None = None,
+) -> tuple[Photograph, list[Camera]]:
+    """The cameras of a path, placed so that the photograph stands at its beginning.
+
+    Args:
+        path: a name in `PATHS`, a file (of key frames, or any that `read_path` reads), or key frames.
+        frames: how many; None: `DEFAULT_FRAMES`, or all of a file of cameras.
+        amount: of a named path.
+        scene_scale: multiplies distances.
+        axes, direction: of a file of plain matrices.
+        typical_depth: of the network, for `unit_of_paths`. Distances of a file of cameras are its own.
+
+    Where nothing else told the photograph's field of view, that of the file's first camera is taken: the photograph
+    comes back with it. Raises UserError, as `named_path`, `key_frame_path`, `read_keys` and `read_path`.
+    """
+    keys = (read_keys(path) if path not in PATHS else None) if isinstance(path, str) else path
+    if keys is None and path not in PATHS:
+        if amount is not None:
+            raise UserError(f"`amount` is for named paths ({', '.join(PATHS)}); a file is scaled by `scene_scale`")
+        return _plan_file(photograph, str(path), frames, scene_scale, axes, direction)
+    for value in (axes, direction):
+        if value is not None:
+            what = f"{path} is a named path" if keys is None else "these are key frames"
+            raise UserError(f"{value} is said of a file of plain matrices, but {what}: leave it out")
+    camera, unit = photograph.view.camera, scene_scale * unit_of_paths(typical_depth)
+    frames = DEFAULT_FRAMES if frames is None else frames
+    if keys is None:
+        return photograph, named_path(str(path), camera, frames, amount, unit)
+    if amount is not None:
+        raise UserError(f"`amount` is for named paths ({', '.join(PATHS)}); key frames say how far they go")
+    return photograph, key_frame_path(keys, camera, frames, unit)
+
+
+def _plan_file(
+    photograph: Photograph,
+    path: str,
+    frames: int | None,
+    scene_scale: float,
+    axes: Axes | None,
+    direction: Direction | None,
+) -> tuple[Photograph, list[Camera]]:
+    if not Path(path).exists():
+        raise UserError(f"there is no camera path {path!r}; known are {', '.join(PATHS)}, or give a file")
+    if scene_scale == 1 and frames is None and (recalled := _recall(path, photograph)) is not None:
+        return recalled
+    found = read_path(path, photograph.view.camera, axes, direction)
+    cameras = resample(found.cameras, frames)
+    if photograph.fov_from == "default":
+        if not found.has_lens:
+            _log.warning(
+                "%s has no lens, nor has %s: it is taken to span %g degrees", path, photograph.name, photograph.fov_deg
+            )
+        elif (fov_deg := shorter_fov_deg(cameras[0])) != DEFAULT_FOV_DEG:
+            photograph = photograph.with_fov(fov_deg, "path")
+    return photograph, follow(cameras, photograph.view.camera, scene_scale)
+
+
+def _recall(path: str, photograph: Photograph) -> tuple[Photograph, list[Camera]] | None:
+    """The path that a `trajectory.json` of this project tells to the bit, where it was made for this photograph.
+
+    The lens that it was made with counts, unless another was asked for.
+    """
+    if Path(path).suffix != ".json" or not Path(path).is_file():
+        return None
+    document = read_json(path)
+    lens = document.get("photograph") if isinstance(document, dict) else None
+    if not isinstance(lens, dict) or "exact" not in document:
+        return None
+    try:
+        fov_deg = float(lens["fov_deg"])
+        if photograph.fov_from != "--fov" and fov_deg != photograph.fov_deg:
+            photograph = photograph.with_fov(fov_deg, "path")
+        cameras = recall_path(document, photograph.view.camera)
+    except (ValueError, TypeError, LookupError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+    return None if cameras is None else (photograph, cameras)
+
+
+def resample(path: Sequence[Camera], frames: int | None) -> list[Camera]:
+    """`frames` cameras along a path, evenly spaced by how far it goes and turns; None keeps it as it is.
+
+    The way is measured in shares of all that it goes and of all that it turns. Between the cameras of the path,
+    positions and the logarithms of lenses are interpolated linearly, directions by slerp.
+    """
+    if frames is None or frames == len(path):
+        return list(path)
+    check_frames(frames)
+    if len(path) == 1 or frames == 1:
+        return [path[0]] * frames
+    from scipy.spatial.transform import Rotation, Slerp
+
+    rotations = Rotation.from_matrix(np.stack([camera.rotation.numpy() for camera in path]))
+    centers = np.stack([camera.center.numpy() for camera in path])
+    lenses = np.log(np.stack([camera.focal_and_center[:2].numpy() for camera in path]))
+    steps = np.zeros(len(path) - 1)
+    for way in (
+        np.linalg.norm(np.diff(centers, axis=0), axis=1),
+        (rotations[:-1].inv() * rotations[1:]).magnitude(),
+        np.abs(np.diff(lenses, axis=0)).max(axis=1),
+    ):
+        steps += way / way.sum() if way.sum() > 1e-9 else 0.0
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    if along[-1] == 0:
+        return [path[0]] * frames
+    at = np.linspace(0, along[-1], frames)
+    kept = np.concatenate([[0], 1 + np.flatnonzero(np.diff(along) > 0)])  # where it stands still, nothing lies between
+    turned = Slerp(along[kept], rotations[kept])(at).as_matrix()
+    position = np.stack([np.interp(at, along, column) for column in centers.T], axis=1)
+    focal = np.exp(np.stack([np.interp(at, along, column) for column in lenses.T], axis=1))
+    cameras = []
+    for rotation, center, (fx, fy) in zip(turned, position, focal, strict=True):
+        intrinsics = path[0].intrinsics.clone()
+        intrinsics[0, 0], intrinsics[1, 1] = fx, fy
+        pose = torch.from_numpy(np.concatenate([rotation, -(rotation @ center)[:, None]], axis=1))
+        cameras.append(replace(path[0], intrinsics=intrinsics, extrinsics=pose))
+    return [path[0], *cameras[1:-1], path[-1]]
