@@ -3,13 +3,15 @@
 A power-function profile p(t) = (gamma+1) t^gamma / T^(gamma+1) on [0, T] is named by its relative standard deviation,
 std = sqrt((gamma+1) / ((gamma+2)^2 (gamma+3))): 0.05 is a short memory, 0.10 a long one.
 
-python -m training.phema RUN --std=0.08 --out=FILE makes the average of any std from the snapshots in a run folder.
+python -m training.phema RUN --std=0.08 --out=FILE makes the average of any std, or of several, from the snapshots in a
+run folder.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -77,39 +79,83 @@ def profile_error(in_ofs: Sequence[float], in_std: Sequence[float], out_ofs: flo
     return float(np.sqrt(max(norm - 2 * x @ b + x @ a @ x, 0) / norm))
 
 
-def reconstruct(states: Iterable[dict[str, torch.Tensor]], weights: Iterable[float]) -> dict[str, torch.Tensor]:
-    """Weighted sum of state dicts, accumulated in float32; they are taken one by one."""
-    total: dict[str, torch.Tensor] = {}
-    for weight, state in zip(weights, states, strict=True):
-        for name, tensor in state.items():
-            total[name] = total.get(name, 0) + tensor.float() * float(weight)
-    return total
+def reconstruct(
+    states: Iterable[dict[str, torch.Tensor]], weights: Sequence[Sequence[float]]
+) -> list[dict[str, torch.Tensor]]:
+    """A weighted sum of state dicts for each set of weights, accumulated in float32; the states are taken once."""
+    totals: list[dict[str, torch.Tensor]] = [{} for _ in weights]
+    for state, *of_state in zip(states, *weights, strict=True):
+        for total, weight in zip(totals, of_state, strict=True):
+            for name, tensor in state.items():
+                total[name] = total.get(name, 0) + tensor.float() * float(weight)
+    return totals
 
 
-def reconstruct_run(folder: Path, std: float, images: int | None = None) -> tuple[NVPrecond, dict[str, Any]]:
-    """The average of a run with any std at `images` seen (default: at its last snapshot), and where it comes from.
+@dataclass(frozen=True)
+class Reconstruction:
+    """An average of a run that was made after the fact.
+
+    Attributes:
+        std: relative standard deviation of its profile. images: seen at its end.
+        snapshots: names of the files it is of. profile_error: see the function of this name.
+    """
+
+    net: NVPrecond
+    std: float
+    images: int
+    snapshots: tuple[str, ...]
+    profile_error: float
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the network comes from, for its file."""
+        known = {"images": self.images, "ema_std": self.std, "snapshots": list(self.snapshots)}
+        return {**known, "profile_error": self.profile_error}
+
+
+def reconstruct_run(folder: Path, stds: Sequence[float], images: int | None = None) -> list[Reconstruction]:
+    """The averages of a run with any stds at `images` seen (default: at its last snapshot); each snapshot is read once.
 
     Raises UserError where the folder holds no snapshots, or none that reach there.
     """
-    from training.model_io import load_network, read_metadata
+    from training.model_io import load_network
 
-    files = {path: read_metadata(path)[1] for path in sorted(folder.glob("network-snapshot-*.safetensors"))}
-    if not files:
-        raise UserError(f"{folder} holds no network-snapshot-*.safetensors: name the folder of a run")
-    last = max(provenance["images"] for provenance in files.values())
+    files = _snapshots(folder)
+    last = max(seen for seen, _ in files.values())
     images = last if images is None else images
     if not 0 < images <= last:
         raise UserError(f"the snapshots in {folder} go up to {last} images: --images must be within")
-    used = {path: provenance for path, provenance in files.items() if provenance["images"] <= images}
+    used = {path: key for path, key in files.items() if key[0] <= images}
     if len(used) < 2:
         raise UserError(f"{folder} holds {len(used)} snapshots up to {images} images: an average takes two or more")
-    in_ofs, in_std = zip(*((item["images"], item["ema_std"]) for item in used.values()), strict=True)
-    networks = (load_network(path) for path in used)
-    net = load_network(next(iter(used)))
-    weights = reconstruction_weights(in_ofs, in_std, images, std)
-    net.load_state_dict(reconstruct((network.state_dict() for network in networks), weights))
-    error = profile_error(in_ofs, in_std, images, std)
-    return net, {"images": images, "ema_std": std, "snapshots": [path.name for path in used], "profile_error": error}
+    in_ofs, in_std = zip(*used.values(), strict=True)
+    weights = [reconstruction_weights(in_ofs, in_std, images, std).tolist() for std in stds]
+    states = reconstruct((load_network(path).state_dict() for path in used), weights)
+    names = tuple(path.name for path in used)
+    found = []
+    for std, state in zip(stds, states, strict=True):
+        net = load_network(next(iter(used)))
+        net.load_state_dict(state)
+        found.append(Reconstruction(net, std, images, names, profile_error(in_ofs, in_std, images, std)))
+    return found
+
+
+def _snapshots(folder: Path) -> dict[Path, tuple[int, float]]:
+    """Images seen and std of each snapshot in a folder. Raises UserError where there are none, or one comes twice."""
+    from training.model_io import read_metadata
+
+    files: dict[Path, tuple[int, float]] = {}
+    for path in sorted(folder.glob("network-snapshot-*.safetensors")):
+        provenance = read_metadata(path)[1]
+        if not {"images", "ema_std"} <= provenance.keys():
+            raise UserError(f"{path} does not tell its images seen and std: move what is no snapshot elsewhere")
+        key = provenance["images"], provenance["ema_std"]
+        twin = next((other.name for other, known in files.items() if known == key), None)
+        if twin is not None:
+            raise UserError(f"{path} is the same snapshot as {twin}: move one of them elsewhere")
+        files[path] = key
+    if not files:
+        raise UserError(f"{folder} holds no network-snapshot-*.safetensors: name the folder of a run")
+    return files
 
 
 class PowerFunctionEMA(Generic[_Net]):
@@ -141,16 +187,37 @@ class PowerFunctionEMA(Generic[_Net]):
 
 @click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
-@option("--std", type=click.FloatRange(0, 0.28, min_open=True), required=True, help="Relative standard deviation.")
-@option("--out", metavar="FILE", type=click.Path(path_type=Path), required=True, help="Network file to write.")
+@option(
+    "--std",
+    "stds",
+    type=click.FloatRange(0, 0.28, min_open=True),
+    required=True,
+    multiple=True,
+    help="Relative standard deviation; may be repeated.",
+)
+@option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Network file to write; with {std} in its name for several.",
+)
 @option("--images", type=Count(), help="Images seen at its end.  [default: those of the last snapshot]")
-def main(run: Path, std: float, out: Path, images: int | None) -> None:
-    """Make the average of any std from the snapshots in the folder RUN."""
+def main(run: Path, stds: Sequence[float], out: Path, images: int | None) -> None:
+    """Make the averages of any std from the snapshots in the folder RUN."""
     from training.model_io import save_network
 
-    net, provenance = reconstruct_run(run, std, images)
-    save_network(out, net, provenance)
-    click.echo(f"{out}: from {len(provenance['snapshots'])} snapshots, profile error {provenance['profile_error']:.2%}")
+    files = {Path(str(out).replace("{std}", f"{std:.3f}")): std for std in dict.fromkeys(stds)}
+    if len(files) < len({*stds}):
+        raise UserError(
+            f"--out {out} is one file for several --std: put {{std}} in its name, three digits of which tell"
+        )
+    for path, average in zip(files, reconstruct_run(run, list(files.values()), images), strict=True):
+        save_network(path, average.net, average.provenance())
+        click.echo(
+            f"{path}: std {average.std:g} from {len(average.snapshots)} snapshots, "
+            f"profile error {average.profile_error:.2%}"
+        )
 
 
 if __name__ == "__main__":

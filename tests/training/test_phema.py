@@ -14,7 +14,7 @@ from torch import nn
 from dnnlib.util import UserError
 from tests.golden import TINY, vectors
 from training import phema
-from training.model_io import load_network, save_network
+from training.model_io import load_network, read_metadata, save_network
 from training.phema import PowerFunctionEMA
 from training.precond import NVPrecond
 
@@ -90,7 +90,8 @@ def test_reconstruction_comes_close_to_brute_force(std: float, tolerance: float)
     history = walk()
     states, ofs, stds = snapshots(history)
     weights = phema.reconstruction_weights(ofs, stds, 256, std)
-    error = phema.reconstruct(states, weights)["weight"] - brute_force(history, std)
+    (found,) = phema.reconstruct(states, [weights])
+    error = found["weight"] - brute_force(history, std)
     scale = brute_force(history, 0.05) - brute_force(history, 0.20)
     assert error.norm() / scale.norm() < tolerance
 
@@ -98,7 +99,8 @@ def test_reconstruction_comes_close_to_brute_force(std: float, tolerance: float)
 def test_sums_are_float32_whatever_the_snapshots_are() -> None:
     """2048 + 1 is lost in float16."""
     states = [{"weight": torch.tensor([2048.0]).half()}, {"weight": torch.tensor([1.0]).half()}]
-    total = phema.reconstruct(states, [1.0, 1.0])["weight"]
+    (found,) = phema.reconstruct(states, [[1.0, 1.0]])
+    total = found["weight"]
     assert total.dtype == torch.float32
     assert total.item() == 2049
 
@@ -115,6 +117,26 @@ def test_profile_error_is_that_of_the_integral() -> None:
     wanted, got = profile(16, 0.15), sum(w * profile(*key) for w, key in zip(weights, zip(ofs, stds)))  # noqa: B905
     expected = np.linalg.norm(wanted - got) / np.linalg.norm(wanted)
     assert phema.profile_error(ofs, stds, 16, 0.15) == pytest.approx(expected, rel=1e-3)
+
+
+def std_of(gamma: int) -> float:
+    return ((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3))) ** 0.5
+
+
+def test_profile_errors_in_closed_form() -> None:
+    """On [0, 1], 2t, 3t^2 and 4t^3: 3t^2 for 2t is off by sqrt(1/10); 12/13 t + 28/13 t^3 for 3t^2 by sqrt(1/507)."""
+    alone = [1], [std_of(2)]
+    np.testing.assert_allclose(phema.reconstruction_weights(*alone, 1, std_of(1)), [1])
+    assert phema.profile_error(*alone, 1, std_of(1)) == pytest.approx(0.1**0.5, rel=1e-9)
+    both = [1, 1], [std_of(1), std_of(3)]
+    np.testing.assert_allclose(phema.reconstruction_weights(*both, 1, std_of(2)), [6 / 13, 7 / 13], rtol=1e-9)
+    assert phema.profile_error(*both, 1, std_of(2)) == pytest.approx(507**-0.5, rel=1e-9)
+
+
+def test_several_sums_take_the_states_once() -> None:
+    states = iter([{"weight": torch.tensor([1.0])}, {"weight": torch.tensor([10.0])}])
+    first, second = phema.reconstruct(states, [[0.25, 0.75], [2.0, -1.0]])
+    assert (first["weight"].item(), second["weight"].item()) == (7.75, -8)
 
 
 def test_the_same_snapshot_twice_is_refused() -> None:
@@ -151,6 +173,45 @@ def test_command_line(run: tuple[Path, dict], tmp_path: Path, capsys: pytest.Cap
     assert (weight - expected).norm() / expected.norm() < 0.01  # float16 snapshots among it
 
 
+def test_several_stds_in_one_go(run: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each as by brute force, and each with the error of its profile."""
+    folder, history = run
+    stds = (0.05, 0.08, 0.15)
+    with pytest.raises(SystemExit) as exit_status:
+        phema.main([str(folder), *(f"--std={std}" for std in stds), f"--out={tmp_path}/average-{{std}}.safetensors"])
+    assert not exit_status.value.code
+    lines = capsys.readouterr().out.splitlines()
+    ofs, tracked = zip(*((images, std) for images in range(32, 257, 32) for std in STDS), strict=True)
+    for std, line in zip(stds, lines, strict=True):
+        path = tmp_path / f"average-{std:.3f}.safetensors"
+        error = phema.profile_error(ofs, tracked, 256, std)
+        assert line == f"{path}: std {std} from 16 snapshots, profile error {error:.2%}"
+        assert read_metadata(path)[1]["profile_error"] == pytest.approx(error)
+        weight, expected = load_network(path).unet.enc["16x16_conv"].weight, brute_force(history, std)
+        assert (weight - expected).norm() / expected.norm() < 0.02  # float16 snapshots among it
+
+
+def test_several_stds_do_not_fit_one_file(
+    run: tuple[Path, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for second, out in (("0.1", "one.safetensors"), ("0.0801", "{std}.safetensors")):
+        with pytest.raises(SystemExit) as exit_status:
+            phema.main([str(run[0]), "--std=0.08", f"--std={second}", f"--out={tmp_path / out}"])
+        assert exit_status.value.code == 2
+        assert "one file for several --std" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("provenance", [{"images": 32, "ema_std": 0.05}, {"images": 32}, {}])
+def test_what_is_no_snapshot_of_the_run_is_refused(run: tuple[Path, dict], tmp_path: Path, provenance: dict) -> None:
+    """A copy of one, or another network under such a name."""
+    for path in run[0].iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    save_network(tmp_path / "network-snapshot-copy.safetensors", NVPrecond(**TINY), provenance)
+    with pytest.raises(UserError, match="elsewhere"):
+        phema.reconstruct_run(tmp_path, [0.08])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"), [(["--images=257"], "go up to 256"), (["--images=20"], "holds 0 snapshots")]
 )
@@ -162,4 +223,4 @@ def test_what_cannot_be_reconstructed_is_said(
     assert exit_status.value.code == 2
     assert message in capsys.readouterr().err
     with pytest.raises(UserError, match="holds no network-snapshot"):
-        phema.reconstruct_run(tmp_path, 0.08)
+        phema.reconstruct_run(tmp_path, [0.08])
