@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,18 +105,22 @@ class LPIPS(nn.Module):
         side = self.backbone.min_side
         if min(images.shape[-2:]) < side:
             raise UserError(f"LPIPS needs images of {side} pixels a side or more, not {list(images.shape[-2:])}")
-        x = (torch.cat([images, target]) - self.shift) / self.scale
-        distance = x.new_zeros(len(images))
+        distance = images.new_zeros(len(images))
+        for number, (first, second) in enumerate(zip(self._features(images), self._features(target), strict=True)):
+            heads = self.get_submodule(f"lin{number}")
+            distance = distance + heads((first - second).square()).mean(dim=(1, 2, 3))
+        return distance
+
+    def _features(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Of every stage, of unit length. A target that needs no gradient costs none."""
+        x = (images - self.shift) / self.scale
         index = 0
         for number, stage in enumerate(self.backbone.stages):
             x = F.max_pool2d(x, self.backbone.pool, 2) if number in self.backbone.pooled else x
             for _ in stage:
                 x = F.relu(self.get_submodule(f"conv{index}")(x))
                 index += 1
-            first, second = (x / (x.norm(dim=1, keepdim=True) + 1e-10)).chunk(2)
-            heads = self.get_submodule(f"lin{number}")
-            distance = distance + heads((first - second).square()).mean(dim=(1, 2, 3))
-        return distance
+            yield x / (x.norm(dim=1, keepdim=True) + 1e-10)
 
 
 def load_lpips(
