@@ -13,7 +13,7 @@ from datasets.config import DATA, DataConfig, open_clip_pairs
 from datasets.path_config import PATHS, PHOTOGRAPHS, PathConfig, open_paths
 from dnnlib.cli import Command, Seeds, batch_option, given, option, preset_option, settings_options, yielding
 from dnnlib.settings import Settings
-from dnnlib.text_files import read_json
+from dnnlib.text_files import json_document
 from dnnlib.util import STORED, UserError
 from presets import SAMPLING
 from training.path_config import RenderConfig
@@ -104,7 +104,7 @@ def _check_mode(ctx: click.Context) -> None:
     if params["outdir"] is None and not params["estimate"]:
         raise click.UsageError("--outdir is missing: say where the pictures go, or give --estimate", ctx)
     if params["keys"] and given(ctx, "trajectory"):
-        raise UserError("`keys` make a path of their own: leave `trajectory` out")
+        raise UserError("each `keys` is part of a path of its own: leave `trajectory` out")
     if mode != "pairs" and len(params["seeds"]) < params["samples"]:
         raise UserError(f"{params['samples']} samples need as many seeds; --seeds has {len(params['seeds'])}")
 
@@ -114,10 +114,7 @@ def _recalled(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
 
     Its networks' settings count for the same network and preset alone.
     """
-    path = Path(options["trajectory"])
-    if not options["images"] or path.suffix != ".json" or not path.is_file():
-        return options
-    document = read_json(path)
+    document = json_document(options["trajectory"]) if options["images"] else None
     if not isinstance(document, dict) or "exact" not in document:
         return options
     names = {field.name for field in fields(RenderConfig)} - {"export", "samples"}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from datasets.trajectories import Move, check_frames
-from dnnlib.text_files import read_json
+from dnnlib.text_files import json_document
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera
 
@@ -71,7 +71,7 @@ def read_keys(path: str | PathLike) -> list[KeyFrame] | None:
     damaged, and names the key frame where one is no such thing.
     """
     path = Path(path)
-    document = read_json(path) if path.suffix == ".json" and path.is_file() else None
+    document = json_document(path)
     if not isinstance(document, dict) or _LIST not in document:
         return None
     if not isinstance(document[_LIST], list):

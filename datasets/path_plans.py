@@ -16,7 +16,7 @@ from datasets.key_frames import KeyFrame, key_frame_path, read_keys
 from datasets.trajectories import DEFAULT_FRAMES, PATHS, check_frames, follow, named_path, unit_of_paths
 from datasets.trajectory_files import read_path
 from datasets.user_image import DEFAULT_FOV_DEG, Photograph, shorter_fov_deg
-from dnnlib.text_files import read_json
+from dnnlib.text_files import json_document
 from dnnlib.util import UserError
 from torch_utils.cameras import Camera
 
@@ -93,9 +93,7 @@ def _recall(path: str, photograph: Photograph) -> tuple[Photograph, list[Camera]
 
     The lens that it was made with counts, unless another was asked for.
     """
-    if Path(path).suffix != ".json" or not Path(path).is_file():
-        return None
-    document = read_json(path)
+    document = json_document(path)
     lens = document.get("photograph") if isinstance(document, dict) else None
     if not isinstance(lens, dict) or "exact" not in document:
         return None

@@ -197,11 +197,12 @@ def _detect(path: Path) -> str:
     """Which format a file has: a key of `_STATED`, or "matrices"."""
     if path.name in colmap.IMAGE_FILES and path.with_name(path.name.replace("images", "cameras")).is_file():
         return "colmap"
-    if path.suffix == ".npy":
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
         return "matrices"
-    if path.suffix == ".bin":
+    if suffix == ".bin":
         raise ValueError("of binary files those of COLMAP are known, images.bin with cameras.bin beside it")
-    if path.suffix == ".json":
+    if suffix == ".json":
         document = read_json(path)
         if not isinstance(document, dict):
             return "matrices"

@@ -31,6 +31,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return parse_json(read_text(path), path)
 
 
+def json_document(path: str | os.PathLike[str]) -> Any:
+    """The content of a file that is JSON by its name; None for any other, and where there is no file."""
+    return read_json(path) if Path(path).suffix.lower() == ".json" and os.path.isfile(path) else None
+
+
 def parse_json(data: str | bytes, name: object) -> Any:
     """The content of JSON text, `name` being where it is from. Raises UserError where it is none, or absurd.
 

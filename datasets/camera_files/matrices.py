@@ -58,14 +58,14 @@ def format_matrices(cameras: Sequence[Camera], convention: Convention) -> str:
 
 def _matrices(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """(where it stands, [3 or 4, 4]) for each matrix."""
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         import numpy as np
 
         try:
             array = torch.from_numpy(read_array(path).astype(np.float64))
         except (ValueError, TypeError, EOFError) as error:
             raise ValueError(f"not an array of matrices ({error})") from None
-    elif path.suffix == ".json":
+    elif path.suffix.lower() == ".json":
         try:
             array = torch.tensor(read_json(path), dtype=torch.float64)
         except TypeError as error:

@@ -101,6 +101,11 @@ def test_a_file_of_key_frames_says_the_same_in_the_same_words(file: Path) -> Non
     assert read_keys(file) == parse_keys([text, "time=5,pan=3", "pan=0"])
 
 
+def test_a_file_is_json_however_its_ending_is_written(file: Path) -> None:
+    file.with_name("KEYS.JSON").write_text('{"key_frames": [{"pan": 10}]}')
+    assert read_keys(file.with_name("KEYS.JSON")) == parse_keys(["pan=10"])
+
+
 @pytest.mark.parametrize("text", ["[]", '{"frames": []}', "3"])
 def test_other_files_hold_no_key_frames(text: str, file: Path) -> None:
     file.write_text(text)
