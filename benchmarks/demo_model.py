@@ -53,7 +53,7 @@ def main(num: int, photographs: str | None, **options: Any) -> None:
     obeyed = 0
 
     def judge(name: str, seeds: list[int], images: torch.Tensor, target: torch.Tensor) -> None:
-        judged.setdefault(name, Evaluation(["psnr", "lpips"])).update(Views(seeds, images, target))
+        judged.setdefault(name, Evaluation(["psnr", "lpips", "lpips_vgg"])).update(Views(seeds, images, target))
 
     for batch in GeneratedBatches(sampler, pairs, range(num), 16):
         target = torch.stack([pair.target.image for pair in batch.pairs])
