@@ -145,7 +145,7 @@ def list_protocols(ctx: click.Context, param: click.Parameter, name: str | None)
     callback=list_protocols,
     help="Pairs and metrics as a paper has them.",
 )
-@option("--num", section=DATA, type=Count(), default="10000", metavar="N", help="How many pairs.")
+@option("--num", section=DATA, type=Count(), metavar="N", help="How many pairs.  [default: all of a list, else 10,000]")
 @option("--seed", section=DATA, type=click.IntRange(min=0), default=0, help="The first of them; seed s names pair s.")
 @judging_options
 @work_options

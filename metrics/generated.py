@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from training.precond import NVPrecond
     from training.training_loop import Evaluate
 
+DRAWN = 10_000  # pairs where nobody says how many, as the paper has them
 TRAINING_METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download
 
 _log = logging.getLogger("training")
@@ -87,7 +88,7 @@ def open_listed(
 ) -> tuple[ClipPairs, list[str]]:
     """The pairs of the data, or those that a protocol chooses from them, and the group of each, or [].
 
-    `count`: no more than so many of a protocol's pairs.
+    `count`: no more draws than that of a protocol that draws; None: as many as it has.
     """
     if protocol is None:
         return open_clip_pairs(data), []
@@ -114,7 +115,8 @@ class GenerationJob(Settings):
 
     Attributes:
         networks, sampling, data: which networks, how, of which pairs. protocol: name of one, or None.
-        num: how many pairs; seed: the first. metrics: names, None for what can be had here.
+        num: how many pairs, None for all of a list, as many as a protocol has, or else `DRAWN`; seed: the first.
+        metrics: names, None for what can be had here.
         weights: see `Evaluation`; baseline: see `judge`. outdir: where pictures are kept, None for nowhere.
         batch: images at once, or "auto"; most_at_once: that many for any "auto". workers, allow_few, bootstrap: see
             `Evaluation`.
@@ -124,7 +126,7 @@ class GenerationJob(Settings):
     sampling: SamplingConfig
     data: DataConfig
     protocol: str | None
-    num: int
+    num: int | None
     seed: int
     metrics: Sequence[str] | None
     weights: Sequence[tuple[str, str]]
@@ -143,10 +145,13 @@ def judge_generated(job: GenerationJob, processes: Processes, failures: Failures
     What cannot be made is told in `failures`. Raises UserError for what cannot be done at all.
     """
     protocol = None if job.protocol is None else find_protocol(job.protocol)
-    dataset, groups = open_listed(job.data, protocol, job.seed + job.num)
+    dataset, groups = open_listed(job.data, protocol, None if job.num is None else job.seed + job.num)
     _log_data.info("%s: %s", job.data.data, dataset.summary())
     listed = protocol is not None or job.data.pairs is not None
-    count = min(job.num, len(dataset) - job.seed) if listed else job.num
+    count = DRAWN if job.num is None else job.num
+    if listed:
+        left = len(dataset) - job.seed
+        count = left if job.num is None else min(job.num, left)
     if count < 1:
         raise UserError(f"the list has {len(dataset)} pairs: there is none from `seed` {job.seed} on")
     sampler, files = open_sampler(job.networks, job.sampling, processes.device)
@@ -157,6 +162,8 @@ def judge_generated(job: GenerationJob, processes: Processes, failures: Failures
     if protocol is not None:
         identity["protocol"] = protocol.name
         notes = [*_remarks(protocol, dataset, sampler.resolution, count), *notes]
+    if listed:
+        notes = [f"pairs {job.seed} to {job.seed + count - 1} of {dataset.summary()}", *notes]
     seeds = range(job.seed, job.seed + count)
     batches = _made(job, sampler, dataset, seeds, identity, processes, failures)
     depth = partial(depth_of, model=depth_model, device=processes.device) if warp else None

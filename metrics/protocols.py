@@ -31,7 +31,7 @@ class Drawn:
     backward: tuple[int, int]
 
     def choose(self, clips: Mapping[str, Sequence[int]], count: int, file: str | PathLike[str] | None) -> list[Listed]:
-        """The first `count`; a clip that is too short for any is left out."""
+        """So many; a clip that is too short for any is left out."""
         smallest = min(self.forward[0], self.backward[0])
         names = [name for name in sorted(clips) if clips[name][-1] - clips[name][0] >= smallest]
         names = [name for name in names if draw_lopsided_pair(clips[name], self.forward, self.backward, 0, 0)]
@@ -58,10 +58,10 @@ class FromFile:
     groups: tuple[str, ...] = ()
 
     def choose(self, clips: Mapping[str, Sequence[int]], count: int, file: str | PathLike[str] | None) -> list[Listed]:
-        """All that the file lists, or the first `count`. Raises UserError without a file."""
+        """All that the file lists, whether the data have it or not. Raises UserError without a file."""
         if file is None:
             raise UserError(f"the protocol takes its pairs from a file: give pairs, {self.what}")
-        rows = read_pair_rows(file, self.context)[:count]
+        rows = read_pair_rows(file, self.context)
         return [Listed(pair, self.groups[place] if place < len(self.groups) else "") for pair, place in rows]
 
 
@@ -80,7 +80,7 @@ class Ahead:
         ]
         if not chosen:
             raise UserError(f"no clip has a frame {min(self.gaps)} after its first: the protocol needs longer clips")
-        return chosen[:count]
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Protocol:
         name, what, source: for people: which pairs, and where it is defined.
         pairs: which.
         metrics: what is computed, unless told otherwise.
-        count: how many pairs at the most; None: all of the file.
+        count: how many pairs are drawn; None where they are all of a file or of the data.
         resolution: side of the square images in pixels.
         border: share of width and height that is cut off at each side before anything is measured.
         remark: in what the numbers here differ from the published ones.
@@ -112,11 +112,10 @@ class Protocol:
     def choose(
         self, clips: Mapping[str, Sequence[int]], file: str | PathLike[str] | None = None, count: int | None = None
     ) -> list[Listed]:
-        """The pairs, from the positions of the frames by clip, or from `file`; `count`: only the first of them."""
+        """The pairs, from the positions of the frames by clip, or from `file`; `count`: fewer draws than its own."""
         if file is not None and not isinstance(self.pairs, FromFile):
             raise UserError(f"the protocol {self.name} chooses its own pairs: leave the pair list out")
-        most = min((n for n in (count, self.count) if n is not None), default=None)
-        return self.pairs.choose(clips, _ENDLESS if most is None else most, file)
+        return self.pairs.choose(clips, min(n for n in (count, self.count, _ENDLESS) if n is not None), file)
 
     def describe(self) -> str:
         """What `--protocol list` prints."""

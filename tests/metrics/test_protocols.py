@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,12 +14,9 @@ from dnnlib import UserError
 from metrics.image import psnr
 from metrics.protocols import PROTOCOLS, find_protocol
 from metrics.views import Views
+from tests.metrics import by_hand
 
 CLIPS = {"long": range(300), "gaps": [0, 5, 31, 60, 62, 91, 121, 200], "short": range(20), "b": range(3, 64)}
-
-
-def bits(purpose: str, *key: int, count: int = 1) -> np.ndarray:
-    return np.random.PCG64(np.random.SeedSequence((zlib.crc32(purpose.encode()), *key))).random_raw(count)
 
 
 @pytest.mark.parametrize(
@@ -33,22 +28,7 @@ def bits(purpose: str, *key: int, count: int = 1) -> np.ndarray:
     ],
 )
 def test_drawn_pairs(name: str, forward: tuple[int, int], backward: tuple[int, int], gaps: int) -> None:
-    allowed = {
-        clip: [
-            (source, target)
-            for source in frames
-            for target in frames
-            if forward[0] <= target - source <= forward[1] or backward[0] <= source - target <= backward[1]
-        ]
-        for clip, frames in CLIPS.items()
-    }
-    clips = [clip for clip in sorted(allowed) if allowed[clip]]
-    expected = []
-    for k in range(100):
-        epoch, place = divmod(k, len(clips))
-        clip = clips[np.argsort(bits("epoch order", 0, epoch, count=len(clips)), kind="stable")[place]]
-        choices = sorted(allowed[clip], key=lambda pair: (pair[0], pair[1]))
-        expected.append((clip, *choices[int(bits("frames", 0, k)[0]) % len(choices)]))
+    expected = by_hand.drawn(CLIPS, forward, backward, count=100)
     chosen = PROTOCOLS[name].choose(CLIPS, count=100)
     assert [row.pair for row in chosen] == expected
     found = Counter(target - source for _, source, target in (row.pair for row in PROTOCOLS[name].choose(CLIPS)))
@@ -68,7 +48,13 @@ def test_rows_of_flash3d(tmp_path: Path) -> None:
         clip, source, *targets = line.split()
         expected += [((clip, int(source), int(t)), group) for t, group in zip(targets, groups, strict=True)]
     assert PROTOCOLS["flash3d"].choose({}, tmp_path / "rows.txt") == expected
-    assert PROTOCOLS["flash3d"].choose({}, tmp_path / "rows.txt", count=2) == expected[:2]
+
+
+def test_a_list_is_not_cut_to_a_number_of_draws(tmp_path: Path) -> None:
+    """Pairs that the data do not have would count among them."""
+    index = {f"clip{k}": {"context": [0, 9], "target": [3, 5]} for k in range(6000)}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    assert len(find_protocol("pixelsplat").choose({}, tmp_path / "index.json", count=10_000)) == 12_000
 
 
 @pytest.mark.parametrize("context", ["first", "second", "closer"])
