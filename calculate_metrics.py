@@ -222,7 +222,8 @@ def calc(
     judge_saved(saved, evaluation, processes, options["batch"], baseline, depth_model, options["workers"])
     if processes.is_main:
         table = evaluation.compute(saved.range_selection, notes)
-        tell(replace(table, pairs=saved.pairs, run={"images": saved.where, **saved.options}), json_file, write_pairs)
+        table = replace(table, pairs=saved.pairs, names=saved.names, run=saved.described)
+        tell(table, json_file, write_pairs)
     processes.close()
 
 
@@ -301,14 +302,15 @@ def show(metrics: list[str] | None, count: int, outdir: Path, **options: Any) ->
     evaluation = Evaluation(metrics, device=processes.device, workers=options["workers"])
     judge_saved(saved, evaluation, processes, options["batch"], workers=options["workers"])
     measured = evaluation.compute().scores
-    folder = writable_directory(outdir)
-    save_png(folder / "samples.png", samples_sheet(saved, measured, count))
-    click.echo(folder / "samples.png")
-    if saved.has_cameras:
-        save_gap_plot(folder / "gaps.png", measured, {seed: saved.records[seed].gap for seed in saved.files})
-        click.echo(folder / "gaps.png")
-    else:
-        click.echo("no plot against the frame gap: there is no run.json that tells the gaps", err=True)
+    if processes.is_main:
+        folder = writable_directory(outdir)
+        save_png(folder / "samples.png", samples_sheet(saved, measured, count))
+        click.echo(folder / "samples.png")
+        if saved.has_cameras:
+            save_gap_plot(folder / "gaps.png", measured, {seed: saved.records[seed].gap for seed in saved.files})
+            click.echo(folder / "gaps.png")
+        else:
+            click.echo("no plot against the frame gap: there is no run.json that tells the gaps", err=True)
     processes.close()
 
 
@@ -336,40 +338,36 @@ def compare(
 ) -> None:
     """Paired differences of two runs over one list of pairs.
 
-    A and B are folders of generate_images.py, or files that --write-pairs or --json wrote.
+    A and B are folders of generate_images.py, folders with pred/ and gt/ in them, or files that --write-pairs or --json
+    wrote.
     """
     from dnnlib.imaging import save_png
     from metrics.compare import compare as compare_numbers
-    from metrics.compare import per_pair, read_per_pair, to_json, to_text
+    from metrics.compare import read_judged, to_json, to_text
+    from metrics.folders import open_saved
     from metrics.gallery import compared_sheet
-    from metrics.judging import judge_saved
-    from metrics.runner import Evaluation
-    from metrics.saved import open_results
+    from metrics.judging import judge_run
     from torch_utils.distributed import start_processes
 
     processes = start_processes(options["device"])
-    runs = [open_results(path) if path.is_dir() or path.suffix == ".zip" else None for path in (first, second)]
-    if outdir is not None and None in runs:
+    with_images = [path.is_dir() or path.suffix == ".zip" for path in (first, second)]
+    if outdir is not None and not all(with_images):
         raise UserError("pictures need the folders of both runs: leave --outdir out, or give folders")
-    numbers = []
-    for path, saved in zip((first, second), runs, strict=True):
-        if saved is None:
-            numbers.append(read_per_pair(path))
-            continue
-        how = {"device": processes.device, "weights": dict(options["weights"]), "workers": options["workers"]}
-        evaluation = Evaluation(metrics, **how)
-        judge_saved(saved, evaluation, processes, options["batch"], workers=options["workers"])
-        numbers.append(per_pair(replace(evaluation.compute(), pairs=saved.pairs)))
-    found = compare_numbers(numbers[0], numbers[1], count)
-    click.echo(to_text(found))
-    if json_file is not None:
-        with atomic_path(json_file) as temporary:
-            temporary.write_text(to_json(found) + "\n")
-    if outdir is not None:
-        save_png(
-            writable_directory(outdir) / "differences.png", compared_sheet(present(runs[0]), present(runs[1]), found)
-        )
-        click.echo(outdir / "differences.png")
+    how = {"weights": dict(options["weights"]), "workers": options["workers"]}
+    judged = [
+        judge_run(path, metrics, processes, options["batch"], **how) if has_images else read_judged(path)
+        for path, has_images in zip((first, second), with_images, strict=True)
+    ]
+    found = compare_numbers(*judged, most=count)
+    if processes.is_main:
+        click.echo(to_text(found))
+        if json_file is not None:
+            with atomic_path(json_file) as temporary:
+                temporary.write_text(to_json(found) + "\n")
+        if outdir is not None:
+            picture = writable_directory(outdir) / "differences.png"
+            save_png(picture, compared_sheet(*(open_saved(path, None, None, None) for path in (first, second)), found))
+            click.echo(picture)
     processes.close()
 
 

@@ -43,7 +43,9 @@ def open_folders(generated: Path, target: Path | None = None, source: Path | Non
                 f"{alone[0]}: give folders that hold the same names, or the same numbers, suffixes aside"
             )
     files = {index: {role: str(found[key]) for role, found in keys.items()} for index, key in enumerate(order)}
-    return SavedViews(Archive(generated, []), files)
+    stems = (keys["sample"][key].relative_to(generated.absolute()).with_suffix("") for key in order)
+    names = {index: stem.as_posix() for index, stem in enumerate(stems)}
+    return SavedViews(Archive(generated, []), files, names=names)
 
 
 def open_saved(images: Path | None, generated: Path | None, target: Path | None, source: Path | None) -> SavedViews:

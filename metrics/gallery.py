@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ import numpy as np
 from dnnlib import UserError
 from dnnlib.imaging import contact_sheet
 from dnnlib.util import atomic_path
-from metrics.compare import Difference
-from metrics.definitions import Score
+from metrics.compare import Comparison, Key, named_key
+from metrics.definitions import TSED, Score
 from metrics.saved import SavedViews
 
 if TYPE_CHECKING:
@@ -86,17 +87,37 @@ def group_means(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean_x, mean_y
 
 
-def compared_sheet(first: SavedViews, second: SavedViews, differences: Sequence[Difference]) -> Image.Image:
-    """Source, both samples and target of the pairs that differ most, labelled with metric and difference."""
-    seeds = [{saved.pairs.get(seed, seed): seed for seed in saved.files} for saved in (first, second)]
+def compared_sheet(first: SavedViews, second: SavedViews, comparison: Comparison) -> Image.Image:
+    """Source, both samples and target of the pairs that differ most, each once, from the best of B to the best of A.
+
+    Beside each stand its numbers in A and in B; ordered by the first metric.
+    """
+    by_key = [{saved.key(seed): seed for seed in saved.files} for saved in (first, second)]
     columns = {"source": (0, "src"), "A": (0, "sample"), "B": (1, "sample"), "target": (0, "tgt")}
     there = next(iter(first.files.values()))
     shown = {title: column for title, column in columns.items() if column[1] in there}
+    most = {row.key: None for found in comparison.differences for row in (*found.second_better, *found.first_better)}
+    runs = comparison.first.numbers, comparison.second.numbers
+
+    def gain(key: Key) -> float:
+        found = comparison.differences[0]
+        before, after = (numbers[found.name].get(key, math.nan) for numbers in runs)
+        difference = after - before if found.higher_is_better else before - after
+        return 0.0 if math.isnan(difference) else difference
+
     rows, labels = [], []
-    for found in differences:
-        for key, value in found.most:
-            archives = (first.archive, second.archive)
-            files = [saved.files[of[key]] for saved, of in zip((first, second), seeds, strict=True)]
-            rows.append([archives[run].image(files[run][role]) for run, role in shown.values()])
-            labels.append(f"{found.name}\nB - A: {value:+.4g}\nseed {seeds[0][key]}")
+    for key in sorted(most, key=gain, reverse=True):
+        files = [saved.files[of[key]] for saved, of in zip((first, second), by_key, strict=True)]
+        rows.append([(first, second)[run].archive.image(files[run][role]) for run, role in shown.values()])
+        names = [found.name for found in comparison.differences if all(key in of[found.name] for of in runs)]
+        numbers = [
+            f"{name}: A {_brief(name, runs[0][name][key])}, B {_brief(name, runs[1][name][key])}" for name in names
+        ]
+        labels.append("\n".join([named_key(key).replace("→", " to "), *numbers]))  # the font has no arrow
     return contact_sheet(rows, list(shown), labels)
+
+
+def _brief(name: str, value: float) -> str:
+    if name == TSED:
+        return f"{value:.2f} px" if math.isfinite(value) else "too few matches"
+    return f"{value:.4g}"

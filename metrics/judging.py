@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from dnnlib.util import present
+from metrics.compare import Judged, judged_table
+from metrics.folders import open_saved
 from metrics.runner import Evaluation
 from metrics.saved import SavedViews
 from metrics.views import Views
@@ -42,6 +47,15 @@ def judge_saved(
             views = views.with_depth(model(present(views.source).to(processes.device)).cpu())
         evaluation.update(views.with_homography() if baseline == "homography" else views)
     evaluation.gather(processes)
+
+
+def judge_run(path: Path, metrics: Sequence[str], processes: Processes, batch_size: int, **how: Any) -> Judged:
+    """The images of a folder or zip file, judged to be compared; `how`: as in `Evaluation`."""
+    saved = open_saved(path, None, None, None)
+    evaluation = Evaluation(metrics, device=processes.device, **how)
+    judge_saved(saved, evaluation, processes, batch_size, workers=how.get("workers", 0))
+    table = replace(evaluation.compute(), pairs=saved.pairs, names=saved.names, run=saved.described)
+    return judged_table(str(path), table)
 
 
 def batches(saved: SavedViews, size: int, workers: int = 0, visible: bool = True) -> Iterator[Views]:

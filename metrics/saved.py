@@ -88,7 +88,8 @@ class SavedViews:
     Attributes:
         files: names in the archive by role, by seed in order; "sample" is there, others may not be.
         records: by seed, where run.json is there.
-        range_selection: "" where unknown. options: of the run, see `torch_utils.run_files.Run`.
+        range_selection: "" where unknown. options, details: of the run, see `torch_utils.run_files.Run`.
+        names: paths of the images by seed, without suffix, where they are not those of a run.
     """
 
     archive: Archive
@@ -96,6 +97,8 @@ class SavedViews:
     records: Mapping[int, PairRecord] = field(default_factory=dict)
     range_selection: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -109,6 +112,16 @@ class SavedViews:
     def pairs(self) -> dict[int, FramePair]:
         """Clip and frames of each pair that is known, by seed."""
         return {seed: FramePair(*self.records[seed].frames) for seed in self.files if seed in self.records}
+
+    def key(self, seed: int) -> FramePair | str | int:
+        """What names a pair in another run, too: clip and frames, else the name of the image, else the seed."""
+        return self.pairs.get(seed) or self.names.get(seed, seed)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Where the images are, and how they were made as far as that is known: what a table says as its `run`."""
+        made = {"options": dict(self.options), **self.details} if self.options else {}
+        return {"images": self.where, **made}
 
     @property
     def where(self) -> list[str]:
@@ -129,7 +142,9 @@ class SavedViews:
 
     def only(self, indices: Iterable[int]) -> SavedViews:
         """Some of the pairs."""
-        return replace(self, files={index: self.files[index] for index in sorted(indices)})
+        chosen = sorted(indices)
+        names = {index: self.names[index] for index in chosen if index in self.names}
+        return replace(self, files={index: self.files[index] for index in chosen}, names=names)
 
     def choose(self, count: int | None, seed: int) -> SavedViews:
         """`count` of the pairs, drawn by `seed`; None: all. Raises UserError where there are fewer."""
@@ -210,7 +225,7 @@ def _with_run(results: SavedViews) -> SavedViews:
     except UserError as error:
         raise UserError(f"{error}, in {archive.root}: remove or restore it") from None
     selection = str(run.options.get("range_selection") or "any")
-    return replace(results, records=run.records, range_selection=selection, options={**run.options, **run.details})
+    return replace(results, records=run.records, range_selection=selection, options=run.options, details=run.details)
 
 
 def _stack(views: Sequence[Views]) -> Views:

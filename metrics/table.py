@@ -32,7 +32,7 @@ class Table:
         detectors: the networks that took part.
         range_selection: which frame gaps the pairs have, or "" where unknown.
         notes: other things to know.
-        pairs: clip and frames of each pair, by index, where known.
+        pairs: clip and frames of each pair, by index, where known. names: of the images otherwise, where they have any.
         groups: of pairs that have a mean of their own, by index.
         run: all else that it takes to repeat the numbers: networks with their hashes, guidance, solver, data, versions.
     """
@@ -44,6 +44,7 @@ class Table:
     range_selection: str = ""
     notes: Sequence[str] = ()
     pairs: Mapping[int, FramePair] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
     groups: Mapping[int, str] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
 
@@ -110,7 +111,10 @@ class Table:
                 name: {group: _finite(number.value) for group, number in groups.items()}
                 for name, groups in self.group_means().items()
             },
-            "pairs": [{"seed": index, **pair._asdict()} for index, pair in sorted(self.pairs.items())],
+            "pairs": [
+                *({"seed": index, **pair._asdict()} for index, pair in sorted(self.pairs.items())),
+                *({"seed": index, "name": name} for index, name in sorted(self.names.items())),
+            ],
             "run": {"versions": versions(), **self.run},
         }
 

@@ -197,7 +197,10 @@ def test_compare_two_runs(data: Path, table: Path, tmp_path: Path) -> None:
     result = call(*arguments, "--json", tmp_path / "compared.json", "--outdir", tmp_path / "pictures")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "pictures" / "differences.png").exists()
-    (found,) = json.loads((tmp_path / "compared.json").read_text())
+    content = json.loads((tmp_path / "compared.json").read_text())
+    assert content["changed"]["num_steps"] == [1, 3]
+    assert "num_steps 1, 3" in result.output
+    (found,) = content["metrics"]
     psnrs = [numbers(table / "gen.json")["psnr"]["per_image"][str(seed)] for seed in range(5)]
     others = [json.loads(line)["psnr"] for line in (tmp_path / "b.jsonl").read_text().splitlines()]
     assert found["pairs"] == 5
