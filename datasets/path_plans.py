@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from datasets.camera_files.nerfstudio import recall_path
 from datasets.camera_files.poses import Axes, Direction
 from datasets.key_frames import KeyFrame, key_frame_path, read_keys
 from datasets.trajectories import DEFAULT_FRAMES, PATHS, check_frames, follow, named_path, unit_of_paths
-from datasets.trajectory_files import read_path
+from datasets.trajectory_files import describe_path, read_path
 from datasets.user_image import DEFAULT_FOV_DEG, Photograph, shorter_fov_deg
 from dnnlib.text_files import json_document
 from dnnlib.util import UserError
@@ -62,6 +63,15 @@ def plan_path(
     if amount is not None:
         raise UserError(f"`amount` is for named paths ({', '.join(PATHS)}); key frames say how far they go")
     return photograph, key_frame_path(keys, camera, frames, unit)
+
+
+def describe_file(path: str | PathLike) -> tuple[str, int]:
+    """What kind of path a file holds, "key frames" or as `describe_path` says, and how many cameras.
+
+    Raises UserError as those that read it.
+    """
+    keys = read_keys(path)
+    return describe_path(path) if keys is None else ("key frames", len(keys))
 
 
 def _plan_file(

@@ -15,7 +15,7 @@ PACKAGES = ("dnnlib", "torch_utils", "datasets", "training", "metrics")
 SCRIPTS = ("generate_images", "train_nvs", "calculate_metrics", "view_images")
 LEVEL_3_TRAINING = {
     "generation", "results", "training_loop", "config", "checkpoint", "reporting", "estimate", "trajectory",
-    "batching", "failures", "viewer", "path_config", "run_pairs",
+    "batching", "failures", "viewer", "page_requests", "path_config", "run_pairs",
 }  # fmt: skip
 ALLOWED = {
     "dnnlib": {"dnnlib"},

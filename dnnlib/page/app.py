@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from flask import Blueprint, Flask, Request, Response
 
 _LARGEST_UPLOAD = 100 << 20  # bytes
-_LARGEST_REQUEST = 8 << 20  # bytes, that of a path in a file
+_LARGEST_REQUEST = 1 << 20  # bytes of JSON
 _STATIC = Path(__file__).with_name("static")
 _STATIC_TYPES = {".html": "text/html", ".css": "text/css", ".mjs": "text/javascript"}
 _FILE_TYPES = {
@@ -162,11 +163,18 @@ def _visit_routes(studio: Studio) -> Blueprint:
 
     @routes.get("/photographs/<number>")
     def photograph(name: str, number: str) -> Response:
-        return jsonify(studio.photograph(visit(name), number)[1])
+        return jsonify(studio.photograph(visit(name), number))
+
+    @routes.post("/path-files")
+    def add_path_file(name: str) -> Response:
+        if request.content_length is None:
+            raise _Refused(411, "the length of the file is not told")
+        files = [(file.filename or "", file.stream) for file in request.files.getlist("file")]
+        return jsonify(studio.add_path_file(visit(name), cast(list[tuple[str, BinaryIO]], files)))
 
     @routes.post("/plans")
     def plan(name: str) -> Response:
-        return jsonify(studio.plan(visit(name), _body(request)))
+        return jsonify(asdict(studio.plan(visit(name), _body(request))))
 
     @routes.post("/results")
     def render(name: str) -> Response:
@@ -214,7 +222,7 @@ def _foreign(request: Request) -> bool:
 def _body(request: Request) -> dict[str, Any]:
     """The JSON object that came with a request."""
     if (request.content_length or 0) > _LARGEST_REQUEST:
-        raise _Refused(413, f"the request is larger than {_LARGEST_REQUEST >> 20} MiB: give a shorter path")
+        raise _Refused(413, f"the request is larger than {_LARGEST_REQUEST >> 20} MiB: load the page again")
     try:
         body = json.loads(request.get_data(), parse_constant=_no_number)
     except (ValueError, RecursionError):

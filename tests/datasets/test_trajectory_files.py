@@ -207,7 +207,7 @@ def test_a_convention_is_asked_for_where_the_file_does_not_say_and_refused_where
 def test_no_file_and_no_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no camera path"):
         read_trajectory(tmp_path / "nowhere.txt", LIKE)
-    with pytest.raises(UserError, match=r"a folder without images\.txt"):
+    with pytest.raises(UserError, match=r"holds none of the files of a path: images\.bin"):
         read_trajectory(tmp_path, LIKE)
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"no text|not a text file"):
