@@ -1,12 +1,11 @@
 """Camera paths in files: the cameras of a photograph's path, read and written (docs/trajectories.md).
 
 `datasets.camera_files` knows the formats and their conventions. All become cameras in this project's convention,
-OpenCV and world-to-camera. Lens distortion is left out, and said: cameras are pinholes.
+OpenCV and world-to-camera. Lens distortion is left out, and noted: cameras are pinholes.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -53,7 +52,6 @@ PATH_SUFFIXES = (".txt", ".json", ".npy", ".bin", ".zip")
 _EMPTY = "the file holds no camera"
 _FRAME_US = 33_333  # 30 frames a second, in files that want time stamps
 _HEAD_LINES = 64  # that tell of a text file which it is: comments may come first
-_log = logging.getLogger(__name__)
 
 
 class CameraPath(NamedTuple):
@@ -62,10 +60,12 @@ class CameraPath(NamedTuple):
     Attributes:
         cameras: in the order that the format has.
         has_lens: whether the file tells the field of view of its cameras. Focal lengths may still tell how it changes.
+        notes: what is left out of the file, a sentence each.
     """
 
     cameras: list[Camera]
     has_lens: bool
+    notes: tuple[str, ...] = ()
 
 
 def read_trajectory(
@@ -85,7 +85,7 @@ def read_path(
         like: gives image size and intrinsics where the file has none.
         axes, direction: the convention, for a file of plain matrices, which does not tell; others do.
 
-    Distortion that is left out is logged. Raises UserError that names file, line (or frame) and what is wrong.
+    Raises UserError that names file, line (or frame) and what is wrong.
     """
     with _opened(path) as file:
         kind = _detect(file)
@@ -104,7 +104,7 @@ def read_path(
         if kind == "realestate10k":
             found = CameraPath(_read_realestate10k(file, like), True)
         else:
-            found = _as_path(file, _read_frames(file, kind, convention, like), like)
+            found = _as_path(_read_frames(file, kind, convention, like), like)
         if not found.cameras:
             raise ValueError(_EMPTY)
         return found
@@ -162,20 +162,22 @@ def _read_frames(path: Path, kind: str, convention: Convention, like: Camera) ->
     return matrices.read_matrices(path, convention)
 
 
-def _as_path(path: Path, frames: Sequence[PosedFrame], like: Camera) -> CameraPath:
-    """Cameras of the frames; what is left out of their lenses is said."""
+def _as_path(frames: Sequence[PosedFrame], like: Camera) -> CameraPath:
+    """Cameras of the frames; notes on what is left out of their lenses."""
+    notes = []
     bent = [frame.lens for frame in frames if frame.lens is not None and (frame.lens.distortion or frame.lens.fisheye)]
     if bent:
         worst = max(bent, key=lambda lens: lens.distortion)
         coefficients = f", coefficients up to {worst.distortion:g}" if worst.distortion else ""
-        _log.warning("%s: lens distortion is left out (%s%s): views are a pinhole's", path, worst.model, coefficients)
+        notes.append(f"lens distortion is left out ({worst.model}{coefficients}): views are a pinhole's")
     cameras = [
         Camera(like.intrinsics, frame.extrinsics, like.width, like.height)
         if frame.lens is None
         else frame.lens.camera(frame.extrinsics, like.width, like.height)
         for frame in frames
     ]
-    return CameraPath(cameras, bool(frames) and frames[0].lens is not None and frames[0].lens.size is not None)
+    has_lens = bool(frames) and frames[0].lens is not None and frames[0].lens.size is not None
+    return CameraPath(cameras, has_lens, tuple(notes))
 
 
 def write_trajectory(

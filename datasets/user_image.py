@@ -40,13 +40,17 @@ class Photograph:
     fov_deg: float
     fov_from: str
 
-    def with_fov(self, fov_deg: float, fov_from: str) -> Photograph:
-        """The same picture taken through another lens."""
+    def with_lens(self, fov_deg: float, fov_from: str, center: Sequence[float] | None = None) -> Photograph:
+        """The same picture taken through another lens; `center`: its principal point in pixels, None for the old one.
+
+        Raises UserError where that is so far from the middle that there is no square around it.
+        """
         old = self.view.camera
         camera = Camera.from_fov(fov_deg, old.width, old.height)
         intrinsics = camera.intrinsics.clone()
-        intrinsics[:2, 2] = old.intrinsics[:2, 2]
+        intrinsics[:2, 2] = old.intrinsics[:2, 2] if center is None else torch.tensor(center, dtype=torch.float64)
         camera = replace(camera, intrinsics=intrinsics, frame_side=old.frame_side)
+        camera.square_box()
         return Photograph(self.name, View(self.view.image, camera), fov_deg, fov_from)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from datasets.key_frames import key_frame_path
 from datasets.path_config import ViewPath
-from datasets.path_plans import describe_file, plan_path
+from datasets.path_plans import PathPlan, describe_file, plan_path
 from datasets.trajectories import PATHS, Move, unit_of_paths
 from datasets.user_image import Photograph, read_photograph
 from dnnlib.imaging import save_png
@@ -70,12 +70,13 @@ class PageRenderer:
 
     def plan(self, upload: Upload, path: Upload | None, request: Mapping[str, Any]) -> Plan:
         """The cameras of a request, each as `_numbers` tells it."""
-        photograph, cameras = self._cameras(upload, path, ViewRequest.of(request))
-        return Plan(photograph.fov_deg, photograph.fov_from, self._numbers(cameras))
+        photograph, cameras, notes = self._planned(upload, path, ViewRequest.of(request))
+        said = [in_words_of_the_page(note) for note in notes]
+        return Plan(photograph.fov_deg, photograph.fov_from, self._numbers(cameras), said)
 
     def render(self, upload: Upload, path: Upload | None, request: Mapping[str, Any], folder: Path, send: Send) -> Made:
         wanted = ViewRequest.of(request)
-        photograph, cameras = self._cameras(upload, path, wanted)
+        photograph, cameras, _ = self._planned(upload, path, wanted)
         sampler = self._draft if wanted.preview else self._sampler
         seeds = range(wanted.seed, wanted.seed + (1 if wanted.preview else wanted.samples))
         config = RenderConfig.of({}, condition=wanted.condition)
@@ -103,35 +104,33 @@ class PageRenderer:
         with self._reading:
             return replace(self._read(upload.file, fov_deg), name=upload.name)
 
-    def _cameras(self, upload: Upload, path: Upload | None, request: ViewRequest) -> tuple[Photograph, list[Camera]]:
+    def _planned(self, upload: Upload, path: Upload | None, request: ViewRequest) -> PathPlan:
         """The photograph as the request's lens takes it, and the cameras of the request."""
         photograph = self._photograph(upload, request.fov_deg)
         start, scale, wish = photograph.view.camera, request.scene_scale, request.wish
         if isinstance(wish, Move):
-            return photograph, [wish.camera(start, scale * self._unit)]
+            return PathPlan(photograph, [wish.camera(start, scale * self._unit)])
         if isinstance(wish, KeyPath):
-            return photograph, key_frame_path(wish.keys, start, wish.frames, scale * self._unit)
+            return PathPlan(photograph, key_frame_path(wish.keys, start, wish.frames, scale * self._unit))
         if isinstance(wish, FilePath):
-            return self._file_cameras(present(path), photograph, wish, scale)
+            return self._of_file(present(path), photograph, wish, scale)
         return plan_path(photograph, wish.name, wish.frames, wish.amount, scale, typical_depth=self._depth)
 
-    def _file_cameras(
-        self, path: Upload, photograph: Photograph, wish: FilePath, scale: float
-    ) -> tuple[Photograph, list[Camera]]:
+    def _of_file(self, path: Upload, photograph: Photograph, wish: FilePath, scale: float) -> PathPlan:
         file, how = str(path.file), (wish.axes, wish.direction)
         try:
-            photograph, cameras = plan_path(photograph, file, wish.frames, None, scale, *how, self._depth)
+            plan = plan_path(photograph, file, wish.frames, None, scale, *how, self._depth)
         except UserError as error:
             raise UserError(in_words_of_the_page(str(error))) from None
-        if len(cameras) > MOST_FRAMES:
-            raise UserError(f"the path has {len(cameras)} frames: set Frames to {MOST_FRAMES} or fewer")
-        return photograph, cameras
+        if len(plan.cameras) > MOST_FRAMES:
+            raise UserError(f"the path has {len(plan.cameras)} frames: set Frames to {MOST_FRAMES} or fewer")
+        return plan
 
     def _numbers(self, cameras: list[Camera]) -> list[list[float]]:
         """Of each camera (fx, fy, cx, cy), its square's side being 1, and world-to-camera [3, 4] in units of moves."""
         numbers = []
         for camera in cameras:
-            square = camera.crop_center()
+            square = camera.square()
             pose = torch.cat([square.rotation, square.translation[:, None] / self._unit], dim=1)
             numbers.append([*(square.focal_and_center / square.width).tolist(), *pose.flatten().tolist()])
         return numbers

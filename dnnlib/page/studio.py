@@ -84,11 +84,13 @@ class Plan:
     Attributes:
         fov, fov_from: the photograph's, see `Opened`.
         cameras: of each the numbers that the page's script reads.
+        notes: what is left out of the path's file, a sentence each.
     """
 
     fov: float
     fov_from: str
     cameras: list[list[float]]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

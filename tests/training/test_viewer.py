@@ -21,7 +21,7 @@ from datasets.user_image import Photograph, read_photograph
 from dnnlib import UserError, imaging
 from dnnlib.page import Made, Opened, OpenedPath, Upload
 from metrics.neighbours import NeighbourReport
-from tests.datasets.colmap_models import write_binary_model
+from tests.datasets.colmap_models import write_binary_model, write_text_model
 from tests.golden import tiny_network
 from torch_utils.cameras import Camera
 from training import viewer
@@ -170,6 +170,15 @@ def test_a_file_of_matrices_needs_their_convention(renderer: PageRenderer, uploa
     assert len(plan(renderer, upload, {**wish, "frames": 1}, poses)) == 1
     with pytest.raises(UserError, match=r"poses.txt: .* Axes opencv .* Matrices are c2w"):
         plan(renderer, upload, {"path_file": "1"}, poses)
+
+
+def test_what_is_left_out_of_a_file_is_told_in_words_of_the_page(
+    renderer: PageRenderer, upload: Upload, tmp_path: Path
+) -> None:
+    write_text_model(tmp_path, "RADIAL 30 20 25 12 10 0.1 0", "1 1 0 0 0 0 0 0 1 a.png\n\n")
+    notes = renderer.plan(upload, Upload("model", tmp_path), {"path_file": "1", "fov": 50}).notes
+    assert notes[0].startswith("lens distortion is left out (RADIAL")
+    assert notes[1] == "the principal point is off the middle, which is left out: the lens is told by Field of view"
 
 
 @pytest.mark.parametrize("form", ["keys.json", "binary", "text", "zip", "poses.npy", "transforms.json"])

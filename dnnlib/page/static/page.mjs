@@ -3,7 +3,7 @@
 import {START, fromNumbers, moveTo, moved} from "./camera.mjs";
 import {KeyFrames} from "./keyframes.mjs";
 import {Results} from "./results.mjs";
-import {Said, Server} from "./server.mjs";
+import {Said, Server, sentence} from "./server.mjs";
 import {Stage} from "./stage.mjs";
 
 const $ = id => document.getElementById(id);
@@ -184,6 +184,7 @@ const render = attempt(async (wish, cameras) => {
 async function plan(request) {
   const planned = await server.plan(request);
   if (!request.keys) state.followed = planned.fov_from === "path" ? planned : null;
+  $("pathnotes").textContent = planned.notes.map(note => `${sentence(note)} `).join("");
   lens();
   return planned.cameras.map(fromNumbers);
 }

@@ -76,5 +76,5 @@ export class Server {
   }
 }
 
-const sentence = text =>
+export const sentence = text =>
   text.replace(/^[a-z](?=[a-z]* )/, letter => letter.toUpperCase()) + (/[.!?]$/.test(text) ? "" : ".");
