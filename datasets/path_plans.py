@@ -30,8 +30,8 @@ def plan_path(
     frames: int | None = None,
     amount: float | None = None,
     scene_scale: float = 1.0,
-    axes: Axes | None = None,
-    direction: Direction | None = None,
+    convention: Axes | None = None,
+    pose: Direction | None = None,
     typical_depth: float | None = None,
 ) -> tuple[Photograph, list[Camera]]:
     """The cameras of a path, placed so that the photograph stands at its beginning.
@@ -41,7 +41,7 @@ def plan_path(
         frames: how many; None: `DEFAULT_FRAMES`, or all of a file of cameras.
         amount: of a named path.
         scene_scale: multiplies distances.
-        axes, direction: of a file of plain matrices.
+        convention, pose: of a file of plain matrices.
         typical_depth: of the network, for `unit_of_paths`. Distances of a file of cameras are its own.
 
     Where nothing else told the photograph's field of view, that of the file's first camera is taken: the photograph
@@ -51,8 +51,8 @@ def plan_path(
     if keys is None and path not in PATHS:
         if amount is not None:
             raise UserError(f"`amount` is for named paths ({', '.join(PATHS)}); a file is scaled by `scene_scale`")
-        return _plan_file(photograph, str(path), frames, scene_scale, axes, direction)
-    for value in (axes, direction):
+        return _plan_file(photograph, str(path), frames, scene_scale, convention, pose)
+    for value in (convention, pose):
         if value is not None:
             what = f"{path} is a named path" if keys is None else "these are key frames"
             raise UserError(f"{value} is said of a file of plain matrices, but {what}: leave it out")
@@ -79,14 +79,14 @@ def _plan_file(
     path: str,
     frames: int | None,
     scene_scale: float,
-    axes: Axes | None,
-    direction: Direction | None,
+    convention: Axes | None,
+    pose: Direction | None,
 ) -> tuple[Photograph, list[Camera]]:
     if not Path(path).exists():
         raise UserError(f"there is no camera path {path!r}; known are {', '.join(PATHS)}, or give a file")
     if scene_scale == 1 and frames is None and (recalled := _recall(path, photograph)) is not None:
         return recalled
-    found = read_path(path, photograph.view.camera, axes, direction)
+    found = read_path(path, photograph.view.camera, convention, pose)
     cameras = resample(found.cameras, frames)
     if photograph.fov_from == "default":
         if not found.has_lens:
@@ -109,7 +109,7 @@ def _recall(path: str, photograph: Photograph) -> tuple[Photograph, list[Camera]
         return None
     try:
         fov_deg = float(lens["fov_deg"])
-        if photograph.fov_from != "--fov" and fov_deg != photograph.fov_deg:
+        if photograph.fov_from != "given" and fov_deg != photograph.fov_deg:
             photograph = photograph.with_fov(fov_deg, "path")
         cameras = recall_path(document, photograph.view.camera)
     except (ValueError, TypeError, LookupError, RuntimeError) as error:

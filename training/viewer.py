@@ -118,7 +118,7 @@ class PageRenderer:
     def _file_cameras(
         self, path: Upload, photograph: Photograph, wish: FilePath, scale: float
     ) -> tuple[Photograph, list[Camera]]:
-        file, how = str(path.file), (wish.axes, wish.direction)
+        file, how = str(path.file), (wish.convention, wish.pose)
         try:
             photograph, cameras = plan_path(photograph, file, wish.frames, None, scale, *how, self._depth)
         except UserError as error:

@@ -67,7 +67,7 @@ def test_the_lens_of_a_path_file_serves_a_photograph_that_has_none(photo: Path, 
     assert (photograph.fov_deg, photograph.fov_from) == (pytest.approx(40), "path")
     assert float(cameras[0].intrinsics[0, 0]) == pytest.approx(32 / math.tan(math.radians(20)))
     photograph, _ = plan_path(read_photograph(photo, fov_deg=70), str(file))
-    assert (photograph.fov_deg, photograph.fov_from) == (70, "--fov")
+    assert (photograph.fov_deg, photograph.fov_from) == (70, "given")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def write_path(folder: Path, name: str) -> tuple[Path, dict]:
     poses = np.stack([np.linalg.inv(homogeneous(camera.extrinsics).numpy()) for camera in cameras])
     if name == "poses.npy":
         np.save(target, poses)
-        return target, {"axes": "opencv", "direction": "c2w"}
+        return target, {"convention": "opencv", "pose": "c2w"}
     if name == "tum.txt":
         rows = [[0, *pose[:3, 3], *Rotation.from_matrix(pose[:3, :3]).as_quat()] for pose in poses]
         target.write_text("\n".join(" ".join(map(repr, map(float, row))) for row in rows))
@@ -171,4 +171,4 @@ def test_frames_of_a_long_file_are_spaced_along_the_way() -> None:
 def test_a_convention_said_of_a_named_path_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (61, 43)).save(tmp_path / "photo.png")
     with pytest.raises(UserError, match="opengl is said of a file of plain matrices, but orbit is a named path"):
-        plan_path(read_photograph(tmp_path / "photo.png"), "orbit", axes="opengl")
+        plan_path(read_photograph(tmp_path / "photo.png"), "orbit", convention="opengl")
