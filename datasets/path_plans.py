@@ -42,8 +42,8 @@ def plan_path(
     frames: int | None = None,
     amount: float | None = None,
     scene_scale: float = 1.0,
-    axes: Axes | None = None,
-    direction: Direction | None = None,
+    convention: Axes | None = None,
+    pose: Direction | None = None,
     typical_depth: float | None = None,
 ) -> PathPlan:
     """The cameras of a path, placed so that the photograph stands at its beginning.
@@ -53,7 +53,7 @@ def plan_path(
         frames: how many; None: `DEFAULT_FRAMES`, or all of a file of cameras.
         amount: of a named path.
         scene_scale: multiplies distances.
-        axes, direction: of a file of plain matrices.
+        convention, pose: of a file of plain matrices.
         typical_depth: of the network, for `unit_of_paths`. Distances of a file of cameras are its own.
 
     Where nothing else told the photograph's lens, that of the file's first camera is taken. Raises UserError, as
@@ -63,8 +63,8 @@ def plan_path(
     if keys is None and path not in PATHS:
         if amount is not None:
             raise UserError(f"`amount` is for named paths ({', '.join(PATHS)}); a file is scaled by `scene_scale`")
-        return _plan_file(photograph, str(path), frames, scene_scale, axes, direction)
-    for value in (axes, direction):
+        return _plan_file(photograph, str(path), frames, scene_scale, convention, pose)
+    for value in (convention, pose):
         if value is not None:
             what = f"{path} is a named path" if keys is None else "these are key frames"
             raise UserError(f"{value} is said of a file of plain matrices, but {what}: leave it out")
@@ -91,14 +91,14 @@ def _plan_file(
     path: str,
     frames: int | None,
     scene_scale: float,
-    axes: Axes | None,
-    direction: Direction | None,
+    convention: Axes | None,
+    pose: Direction | None,
 ) -> PathPlan:
     if not os.path.exists(path):
         raise UserError(f"there is no camera path {path!r}; known are {', '.join(PATHS)}, or give a file")
     if scene_scale == 1 and frames is None and (recalled := _recall(path, photograph)) is not None:
         return recalled
-    found = read_path(path, photograph.view.camera, axes, direction)
+    found = read_path(path, photograph.view.camera, convention, pose)
     cameras = resample(found.cameras, frames)
     notes = list(found.notes)
     if found.has_lens:
@@ -132,8 +132,9 @@ def _left_out(photograph: Photograph, cameras: Sequence[Camera]) -> list[str]:
     if not first.is_centered and not photograph.view.camera.is_centered:
         notes.append("the principal point is off the middle: the square is taken around it")
     elif not first.is_centered:
-        own = photograph.fov_from not in ("path", "default")
-        why = f"the lens is told by {photograph.fov_from}" if own else "the photograph has other proportions"
+        sources = {"given": "by `fov`", "EXIF": "by EXIF"}
+        source = sources.get(photograph.fov_from)
+        why = f"the lens is told {source}" if source else "the photograph has other proportions"
         notes.append(f"the principal point is off the middle, which is left out: {why}")
     sides = torch.tensor([[min(camera.width, camera.height)] for camera in cameras])
     middles = torch.tensor([[camera.width / 2, camera.height / 2] for camera in cameras])
@@ -160,7 +161,7 @@ def _recall(path: str, photograph: Photograph) -> PathPlan | None:
     try:
         fov_deg, own = float(lens["fov_deg"]), photograph.view.camera
         center = [float(value) for value in document["exact"]["cameras"][0][2:4]]
-        if photograph.fov_from != "--fov" and (fov_deg, center) != (photograph.fov_deg, own.intrinsics[:2, 2].tolist()):
+        if photograph.fov_from != "given" and (fov_deg, center) != (photograph.fov_deg, own.intrinsics[:2, 2].tolist()):
             photograph = photograph.with_lens(fov_deg, "path", center)
         cameras = recall_path(document, photograph.view.camera)
     except (ValueError, TypeError, LookupError, RuntimeError) as error:

@@ -69,45 +69,49 @@ class CameraPath(NamedTuple):
 
 
 def read_trajectory(
-    path: str | PathLike, like: Camera, axes: Axes | None = None, direction: Direction | None = None
+    path: str | PathLike, like: Camera, convention: Axes | None = None, pose: Direction | None = None
 ) -> list[Camera]:
     """The cameras of `read_path`."""
-    return read_path(path, like, axes, direction).cameras
+    return read_path(path, like, convention, pose).cameras
 
 
 def read_path(
-    path: str | PathLike, like: Camera, axes: Axes | None = None, direction: Direction | None = None
+    path: str | PathLike, like: Camera, convention: Axes | None = None, pose: Direction | None = None
 ) -> CameraPath:
     """A path from a file of any format of `datasets.camera_files`, or of RealEstate10K.
 
     Args:
         path: a file; for COLMAP also the folder of a model or project, either file of a model, or a ZIP archive of it.
         like: gives image size and intrinsics where the file has none.
-        axes, direction: the convention, for a file of plain matrices, which does not tell; others do.
+        convention, pose: axes and direction of the matrices of a file of plain ones, which does not tell; others do.
 
     Raises UserError that names file, line (or frame) and what is wrong.
     """
     with _opened(path) as file:
         kind = _detect(file)
-        if kind in _STATED:
-            for given, stated in zip((axes, direction), _STATED[kind], strict=True):
-                if given not in (None, stated):
-                    raise ValueError(f"{kind} files are {' '.join(_STATED[kind])}, not {given}: leave the option out")
-            convention = _STATED[kind]
-        elif axes is None or direction is None:
-            matrices.count_matrices(file)  # what holds none says that first
-            raise ValueError(
-                "plain matrices do not tell their convention: add --convention opencv or opengl, and --pose c2w or w2c"
-            )
-        else:
-            convention = Convention(axes, direction)
+        stated = _stated_convention(file, kind, convention, pose)
         if kind == "realestate10k":
             found = CameraPath(_read_realestate10k(file, like), True)
         else:
-            found = _as_path(_read_frames(file, kind, convention, like), like)
+            found = _as_path(_read_frames(file, kind, stated, like), like)
         if not found.cameras:
             raise ValueError(_EMPTY)
         return found
+
+
+def _stated_convention(path: Path, kind: str, convention: Axes | None, pose: Direction | None) -> Convention:
+    """That of the format; of plain matrices, what the caller says. Raises ValueError for contradictions."""
+    if kind in _STATED:
+        for given, stated in zip((convention, pose), _STATED[kind], strict=True):
+            if given not in (None, stated):
+                raise ValueError(f"{kind} files are {' '.join(_STATED[kind])}, not {given}: leave the option out")
+        return _STATED[kind]
+    if convention is None or pose is None:
+        matrices.count_matrices(path)  # what holds none says that first
+        raise ValueError(
+            "plain matrices do not tell what they are: give `convention` opencv or opengl, and `pose` c2w or w2c"
+        )
+    return Convention(convention, pose)
 
 
 def describe_path(path: str | PathLike) -> tuple[str, int]:
@@ -186,8 +190,8 @@ def write_trajectory(
     kind: str = "nerfstudio",
     names: Sequence[str] | None = None,
     extra: Mapping[str, Any] | None = None,
-    axes: Axes = "opencv",
-    direction: Direction = "w2c",
+    convention: Axes = "opencv",
+    pose: Direction = "w2c",
 ) -> None:
     """Write a path in one of `FORMATS`, numbers with all their digits (RealEstate10K: nine, as published).
 
@@ -195,7 +199,7 @@ def write_trajectory(
         path: the file; for COLMAP the folder that gets images.txt, cameras.txt and an empty points3D.txt.
         names: file names of the images, for formats that have them.
         extra: more entries at the top of a nerfstudio file; readers ignore them.
-        axes, direction: the convention of plain matrices.
+        convention, pose: axes and direction of plain matrices.
     """
     path = Path(path)
     names = names or [f"{k:06d}.png" for k in range(len(cameras))]
@@ -207,7 +211,7 @@ def write_trajectory(
     elif kind == "colmap":
         texts = {path / name: text for name, text in colmap.format_model(cameras, names).items()}
     elif kind == "matrices":
-        texts = {path: matrices.format_matrices(cameras, Convention(axes, direction))}
+        texts = {path: matrices.format_matrices(cameras, Convention(convention, pose))}
     else:
         raise UserError(f"there is no path format {kind!r}; known are {', '.join(FORMATS)}")
     for file, text in texts.items():

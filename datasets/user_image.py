@@ -32,7 +32,7 @@ class Photograph:
         name: file name, for the eye.
         view: the picture. The camera of a photograph stands at the origin of the world.
         fov_deg: field of view of the shorter side.
-        fov_from: where that is known from: "--fov", "EXIF", "path", "clip" or "default".
+        fov_from: where that is known from: "given", "EXIF", "path", "clip" or "default".
     """
 
     name: str
@@ -73,7 +73,7 @@ def read_photograph(file: str | PathLike, fov_deg: float | None = None) -> Photo
     height, width = image.shape[1:]
     if min(width, height) < _SMALLEST_SIDE:
         raise UserError(f"{name} is {width}x{height} pixels; a photograph needs {_SMALLEST_SIDE} or more a side")
-    fov_from = "--fov"
+    fov_from = "given"
     if fov_deg is None:
         fov_deg, fov_from = exif_fov_deg(file, width, height), "EXIF"
     if fov_deg is None:

@@ -67,7 +67,7 @@ def _difference(name: str, first: Mapping[Key, float], second: Mapping[Key, floa
         first, second = ({key: float(consistent(value)) for key, value in of.items()} for of in (first, second))
     keys = [key for key, value in first.items() if math.isfinite(value) and math.isfinite(second.get(key, math.nan))]
     if not keys:
-        raise UserError(f"{name}: the two have no pair in common; compare runs over one list of pairs (--pairs)")
+        raise UserError(f"{name}: the two have no pair in common; compare runs over one list of `pairs`")
     a, b = (np.array([of[key] for key in keys]) for of in (first, second))
     difference = b - a
     higher = IMAGE_METRICS[name].higher_is_better
@@ -100,7 +100,10 @@ def per_pair(table: Table) -> dict[str, dict[Key, float]]:
 
 
 def read_per_pair(path: str | PathLike[str]) -> dict[str, dict[Key, float]]:
-    """Numbers of single pairs from what `--write-pairs` or `--json` wrote. Raises UserError for anything else."""
+    """Numbers of single pairs from what `Table.write_pairs` wrote, or from a table as JSON.
+
+    Raises UserError for anything else.
+    """
     try:
         rows = _table_rows(read_text(path), path)
         found: dict[str, dict[Key, float]] = {}
@@ -109,7 +112,7 @@ def read_per_pair(path: str | PathLike[str]) -> dict[str, dict[Key, float]]:
             for name in IMAGE_METRICS.keys() & row.keys():
                 found.setdefault(name, {})[key] = math.inf if row[name] is None else float(row[name])
     except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
-        raise UserError(f"{path}: no numbers of pairs, as --write-pairs or --json write them ({error!r})") from None
+        raise UserError(f"{path}: neither a list of pairs with their numbers nor a table as JSON ({error!r})") from None
     if not found:
         raise UserError(f"{path} holds pairs but no numbers of them: write it with calculate_metrics.py")
     return {name: found[name] for name in IMAGE_METRICS if name in found}

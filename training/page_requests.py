@@ -22,17 +22,14 @@ _LARGEST_NUMBER = 2**53  # that a browser counts exactly
 _UNKNOWN = "this is no request that the page sends: load it again"
 _MOVES = tuple(vars(Move()))
 _WISHES = ("move", "path", "path_file", "keys")
-# What messages of the library and of the command line call by their own names.
+# What messages of the library call by the names of parameters.
 _LABELS = {
     "amount": "Amount",
     "convention": "Axes",
-    "axes": "Axes",
     "pose": "Matrices are",
-    "direction": "Matrices are",
     "fov": "Field of view",
     "fov_deg": "Field of view",
     "frames": "Frames",
-    "scene-scale": "Scene scale",
     "scene_scale": "Scene scale",
     "trajectory": "Path",
 }
@@ -53,8 +50,8 @@ class FilePath:
     """A path that a visitor brought in a file: all of it where `frames` is None."""
 
     frames: int | None
-    axes: Axes | None
-    direction: Direction | None
+    convention: Axes | None
+    pose: Direction | None
 
 
 @dataclass(frozen=True)
@@ -106,8 +103,8 @@ class ViewRequest:
 
 
 def in_words_of_the_page(text: str) -> str:
-    """A message with the page's labels for options and parameters."""
-    return re.sub(r"--([a-z][a-z-]+)|`([a-z_]+)`", lambda match: _label(match[1] or match[2]), text)
+    """A message with the page's labels for parameters."""
+    return re.sub(r"`([a-z_]+)`", lambda match: _label(match[1]), text)
 
 
 def _wish(values: Mapping[str, Any]) -> Move | NamedPath | FilePath | KeyPath:

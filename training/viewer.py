@@ -117,7 +117,7 @@ class PageRenderer:
         return plan_path(photograph, wish.name, wish.frames, wish.amount, scale, typical_depth=self._depth)
 
     def _of_file(self, path: Upload, photograph: Photograph, wish: FilePath, scale: float) -> PathPlan:
-        file, how = str(path.file), (wish.axes, wish.direction)
+        file, how = str(path.file), (wish.convention, wish.pose)
         try:
             plan = plan_path(photograph, file, wish.frames, None, scale, *how, self._depth)
         except UserError as error:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -109,7 +110,8 @@ def create_app(studio: Studio, token: str, hosts: list[str] | None = None) -> Fl
         return jsonify(error="this failed, for a reason that the terminal shows"), 500
 
     app.register_blueprint(_page_routes(studio), url_prefix=f"/{token}")
-    app.register_blueprint(_visit_routes(studio), url_prefix=f"/{token}/visits/<name>")
+    for own in (_visit_routes(studio), _file_routes(studio)):
+        app.register_blueprint(own, url_prefix=f"/{token}/visits/<name>")
     return app
 
 
@@ -144,16 +146,11 @@ def _page_routes(studio: Studio) -> Blueprint:
 
 
 def _visit_routes(studio: Studio) -> Blueprint:
-    """What is a visitor's own."""
-    from flask import Blueprint, Response, jsonify, request, send_file
+    """What a visitor brings and asks for."""
+    from flask import Blueprint, Response, jsonify, request
 
     routes = Blueprint("visit", __name__)
-
-    def visit(name: str) -> Visit:
-        found = studio.visit(name)
-        if found is None:
-            raise _Refused(410, "the page has forgotten this visit: load it again")
-        return found
+    visit = partial(_visit, studio)
 
     @routes.post("/photographs")
     def add_photograph(name: str) -> Response:
@@ -190,6 +187,16 @@ def _visit_routes(studio: Studio) -> Blueprint:
         news = visit(name).result(number).job.listen()
         return Response(_stream(news), mimetype="text/event-stream")
 
+    return routes
+
+
+def _file_routes(studio: Studio) -> Blueprint:
+    """The pictures of a visitor's own."""
+    from flask import Blueprint, send_file
+
+    routes = Blueprint("files", __name__)
+    visit = partial(_visit, studio)
+
     @routes.get("/files/<number>/<file>")
     def file(name: str, number: str, file: str) -> Response:
         visitor = visit(name)
@@ -208,6 +215,13 @@ def _visit_routes(studio: Studio) -> Blueprint:
         return send_file(archive, mimetype="application/zip", as_attachment=True, download_name=f"{title}.zip")
 
     return routes
+
+
+def _visit(studio: Studio, name: str) -> Visit:
+    found = studio.visit(name)
+    if found is None:
+        raise _Refused(410, "the page has forgotten this visit: load it again")
+    return found
 
 
 def _foreign(request: Request) -> bool:

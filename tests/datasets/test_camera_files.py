@@ -191,7 +191,7 @@ def test_tum_poses(tmp_path: Path) -> None:
     assert camera.rotation[2].tolist() == pytest.approx([1, 0, 0])
     assert not path.has_lens
     with pytest.raises(UserError, match="TUM files are opencv c2w, not opengl"):
-        read_trajectory(tmp_path / "traj.txt", LIKE, axes="opengl")
+        read_trajectory(tmp_path / "traj.txt", LIKE, convention="opengl")
 
 
 @pytest.mark.parametrize("head", ["#poses\n", "# a\n#b\n\n", "", "#\n"])

@@ -26,7 +26,7 @@ CAMERA = Camera.from_fov(60, 120, 80)
 
 
 def test_a_unit_of_named_paths_is_worth_what_the_network_has_learned() -> None:
-    photograph = Photograph("", View(torch.zeros(3, 80, 120, dtype=torch.uint8), CAMERA), 60, "--fov")
+    photograph = Photograph("", View(torch.zeros(3, 80, 120, dtype=torch.uint8), CAMERA), 60, "given")
     for depth, path, distance in ((7.0, "dolly", 2), (None, "dolly", 1), (7.0, "truck", 1.5)):
         _, cameras, _ = plan_path(photograph, path, 3, typical_depth=depth)
         assert float(cameras[-1].center.norm()) == pytest.approx(distance)
@@ -37,7 +37,7 @@ def test_the_pivot_of_an_orbit_keeps_still_in_pictures(known: float, still: bool
     """A wall 4.5 away: where its middle has gone in renderings, if the typical depth is that, or half of it."""
     scene, camera = random_scene(torch.Generator().manual_seed(0)), Camera.from_fov(60, 128, 128)
     view = render(scene, camera)
-    photograph = Photograph("", view, 60, "--fov")
+    photograph = Photograph("", view, 60, "given")
     _, cameras, _ = plan_path(photograph, "orbit", 8, amount=8, typical_depth=known * float(view.depth[64, 64]))
     shifts = [shift_of_the_middle(view.image, render(scene, camera).image) for camera in cameras]
     assert (max(shifts) <= 1) == still, shifts
@@ -67,7 +67,7 @@ def test_the_lens_of_a_path_file_serves_a_photograph_that_has_none(photo: Path, 
     assert (photograph.fov_deg, photograph.fov_from) == (pytest.approx(40), "path")
     assert float(cameras[0].intrinsics[0, 0]) == pytest.approx(32 / math.tan(math.radians(20)))
     photograph, _, _ = plan_path(read_photograph(photo, fov_deg=70), str(file))
-    assert (photograph.fov_deg, photograph.fov_from) == (70, "--fov")
+    assert (photograph.fov_deg, photograph.fov_from) == (70, "given")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_principal_point_that_is_left_out_is_said(tmp_path: Path, photo: Path)
     left_out = "the principal point is off the middle, which is left out: "
     photograph, _, notes = plan_path(read_photograph(photo, 50), str(file))
     assert photograph.view.camera.is_centered
-    assert notes == (f"{left_out}the lens is told by --fov",)
+    assert notes == (f"{left_out}the lens is told by `fov`",)
     Image.new("RGB", (64, 96)).save(photo)
     photograph, _, notes = plan_path(read_photograph(photo), str(file))
     assert photograph.view.camera.is_centered
@@ -180,7 +180,7 @@ def write_path(folder: Path, name: str) -> tuple[Path, dict]:
     poses = np.stack([np.linalg.inv(homogeneous(camera.extrinsics).numpy()) for camera in cameras])
     if name == "poses.npy":
         np.save(target, poses)
-        return target, {"axes": "opencv", "direction": "c2w"}
+        return target, {"convention": "opencv", "pose": "c2w"}
     if name == "tum.txt":
         rows = [[0, *pose[:3, 3], *Rotation.from_matrix(pose[:3, :3]).as_quat()] for pose in poses]
         target.write_text("\n".join(" ".join(map(repr, map(float, row))) for row in rows))
@@ -234,4 +234,4 @@ def test_frames_of_a_long_file_are_spaced_along_the_way() -> None:
 def test_a_convention_said_of_a_named_path_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (61, 43)).save(tmp_path / "photo.png")
     with pytest.raises(UserError, match="opengl is said of a file of plain matrices, but orbit is a named path"):
-        plan_path(read_photograph(tmp_path / "photo.png"), "orbit", axes="opengl")
+        plan_path(read_photograph(tmp_path / "photo.png"), "orbit", convention="opengl")

@@ -79,7 +79,7 @@ function begin(photograph) {
 function lens() {
   const {fov, fov_from} = state.followed ?? state.photograph;
   $("fov").placeholder = Number(fov.toFixed(1));
-  const source = {default: "nothing: a guess", path: "the path"}[fov_from] ?? fov_from;
+  const source = {default: "nothing: a guess", path: "the path", given: "you"}[fov_from] ?? fov_from;
   $("lens").textContent = `Field of view in degrees, of the shorter side; from ${source}.`;
 }
 
