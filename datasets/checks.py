@@ -32,7 +32,7 @@ class Finding(NamedTuple):
 
 
 @dataclass
-class ClipReport:
+class CheckedClip:
     """One clip: positions listed, frames present, the ranges it is long enough for."""
 
     name: str
@@ -45,7 +45,7 @@ class ClipReport:
 
 
 @dataclass
-class SplitReport:
+class CheckedSplit:
     """One split. `off_center` is the largest of its clips.
 
     `fits` has a value for each clip whose poses were checked, None where its frames do not tell.
@@ -81,7 +81,7 @@ def check_splits(
     poses: int = 8,
     workers: int = 1,
     progress: Callable[..., Iterator] = lambda iterator, **_: iterator,
-) -> list[SplitReport]:
+) -> list[CheckedSplit]:
     """Check splits, each and against each other.
 
     Args:
@@ -90,44 +90,44 @@ def check_splits(
         workers: processes.
         progress: wraps an iterator, as tqdm does.
     """
-    reports: list[SplitReport] = []
+    found: list[CheckedSplit] = []
     seen: dict[Any, Any] = {}
     for split in splits:
         clips = split.open()
-        report = SplitReport(split.name, split.layout.name, len(clips.names))
-        report.findings += [Finding(*found) for found in clips.audit()]
+        checked = CheckedSplit(split.name, split.layout.name, len(clips.names))
+        checked.findings += [Finding(*finding) for finding in clips.audit()]
         numbers = range(len(clips.names))
-        checked = in_processes(partial(check_clip, clips, frames), numbers, workers)
-        for clip in progress(checked, total=len(numbers), desc=split.name):
-            _add(report, clip, seen)
+        every = in_processes(partial(check_clip, clips, frames), numbers, workers)
+        for clip in progress(every, total=len(numbers), desc=split.name):
+            _add(checked, clip, seen)
         sample = np.linspace(0, len(numbers) - 1, min(poses, len(numbers))).round().astype(int).tolist()
         fits = in_processes(partial(_fit, clips, split.layout.poses), sample, workers)
         for number, fit in zip(sample, progress(fits, total=len(sample), desc=f"{split.name} poses"), strict=True):
-            report.fits[clips.names[number]] = fit
-            report.findings += _fit_findings(clips.names[number], fit, split.layout.poses)
-        reports.append(report)
-    return reports
+            checked.fits[clips.names[number]] = fit
+            checked.findings += _fit_findings(clips.names[number], fit, split.layout.poses)
+        found.append(checked)
+    return found
 
 
-def check_clip(clips: StoredClips, max_frames: int | None, number: int) -> ClipReport:
+def check_clip(clips: StoredClips, max_frames: int | None, number: int) -> CheckedClip:
     """All about one clip that can be seen without the others; at most `max_frames` frames of it are decoded."""
-    report = ClipReport(clips.names[number])
+    checked = CheckedClip(clips.names[number])
     try:
         clip = clips.open(number)
-        report.listed, report.frames = len(clip.cameras), len(clip.frames)
+        checked.listed, checked.frames = len(clip.cameras), len(clip.frames)
     except UnusableClip as error:
-        report.findings.append(Finding(error.reason, error.detail))
-        return report
-    report.ranges = tuple(name for name in _RANGES if count_pairs(clip.frames, parse_range_selection(name)))
-    if report.listed > 1:
+        checked.findings.append(Finding(error.reason, error.detail))
+        return checked
+    checked.ranges = tuple(name for name in _RANGES if count_pairs(clip.frames, parse_range_selection(name)))
+    if checked.listed > 1:
         table = clip.cameras.numpy().tobytes() + np.asarray(clip.timestamps, np.int64).tobytes()
     else:  # photographs all have the same camera
         table = b"".join(clip.read(position) for position in clip.frames)
-    report.off_center = float((clip.cameras[:, 2:4] - 0.5).abs().max())
-    report.fingerprint = table and hashlib.sha256(table).digest()
+    checked.off_center = float((clip.cameras[:, 2:4] - 0.5).abs().max())
+    checked.fingerprint = table and hashlib.sha256(table).digest()
     found = (*_table_findings(clip), *_frame_findings(clip, max_frames))
-    report.findings = [Finding(kind, f"{report.name}: {what}") for kind, what in found]
-    return report
+    checked.findings = [Finding(kind, f"{checked.name}: {what}") for kind, what in found]
+    return checked
 
 
 def _table_findings(clip: StoredClip) -> Iterator[tuple[str, str]]:
@@ -188,24 +188,24 @@ def _spread(frames: Positions, count: int | None) -> list[int]:
     return [int(frames[i]) for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
-def _add(report: SplitReport, clip: ClipReport, seen: dict[bytes | str, str]) -> None:
-    """Take a clip into the report of its split; `seen` are names and fingerprints, and which clip had them first."""
-    report.findings += clip.findings
-    report.listed += clip.listed
-    report.frames += clip.frames
-    report.usable += clip.frames > 1
-    report.off_center = max(report.off_center, clip.off_center)
+def _add(checked: CheckedSplit, clip: CheckedClip, seen: dict[bytes | str, str]) -> None:
+    """Take a clip into its split; `seen` are names and fingerprints, and which clip had them first."""
+    checked.findings += clip.findings
+    checked.listed += clip.listed
+    checked.frames += clip.frames
+    checked.usable += clip.frames > 1
+    checked.off_center = max(checked.off_center, clip.off_center)
     for name in set(_RANGES) - set(clip.ranges):
-        report.too_short[name] += clip.frames > 1
-    place = f"{report.split}/{clip.name}"
+        checked.too_short[name] += clip.frames > 1
+    place = f"{checked.split}/{clip.name}"
     twins = {seen.setdefault(key, place) for key in (clip.name, clip.fingerprint) if key} - {place}
-    report.findings += [Finding("duplicate clip", f"{place} is {twin}") for twin in sorted(twins)]
+    checked.findings += [Finding("duplicate clip", f"{place} is {twin}") for twin in sorted(twins)]
 
 
 def _fit(clips: StoredClips, declared: str, number: int) -> Fit | None:
     try:
         return fit_of_poses(clips.open(number), declared)
-    except UserError:  # reported by check_clip
+    except UserError:  # told by check_clip
         return None
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dnnlib.cli import Command, option
+
+if TYPE_CHECKING:
+    from datasets.checks import CheckedSplit
 
 _EXAMPLES = 3  # of each kind of finding
 _CENTERED = 0.005  # of a side: so far off the middle a principal point is not worth a word
@@ -39,41 +43,41 @@ def main(
     from datasets.layouts import find_splits, photograph_split
 
     splits = [photograph_split(folder)] if photographs else find_splits(folder)
-    reports = check_splits(splits, frames, poses, workers, partial(tqdm, leave=False, disable=None))
-    healthy = not any(report.findings for report in reports)
+    found = check_splits(splits, frames, poses, workers, partial(tqdm, leave=False, disable=None))
+    healthy = not any(checked.findings for checked in found)
     if as_json:
-        click.echo(json.dumps({"ok": healthy, "splits": [report.to_json() for report in reports]}, indent=2))
+        click.echo(json.dumps({"ok": healthy, "splits": [checked.to_json() for checked in found]}, indent=2))
     else:
-        for report in reports:
-            _print(report)
-        click.echo("nothing is wrong" if healthy else f"{sum(len(r.findings) for r in reports)} findings")
+        for checked in found:
+            _print(checked)
+        click.echo("nothing is wrong" if healthy else f"{sum(len(r.findings) for r in found)} findings")
     ctx.exit(0 if healthy else 1)
 
 
-def _print(report) -> None:  # noqa: ANN001  (its module is heavy)
-    click.echo(f"{report.split}: {report.layout}, {_photographs(report) if report.single else _clips(report)}")
-    if report.off_center > _CENTERED:
+def _print(checked: CheckedSplit) -> None:
+    click.echo(f"{checked.split}: {checked.layout}, {_photographs(checked) if checked.single else _clips(checked)}")
+    if checked.off_center > _CENTERED:
         click.echo(
-            f"  principal points are up to {report.off_center:.1%} of a side off the middle of the frame: "
+            f"  principal points are up to {checked.off_center:.1%} of a side off the middle of the frame: "
             f"squares are cropped around them"
         )
-    for kind, count in report.kinds().most_common():
+    for kind, count in checked.kinds().most_common():
         click.echo(f"  {kind}: {count}")
-        for example in [finding.where for finding in report.findings if finding.kind == kind][:_EXAMPLES]:
+        for example in [finding.where for finding in checked.findings if finding.kind == kind][:_EXAMPLES]:
             click.echo(f"    {example}")
 
 
-def _photographs(report) -> str:  # noqa: ANN001
-    return f"{report.frames} of {report.clips} photographs"
+def _photographs(checked: CheckedSplit) -> str:
+    return f"{checked.frames} of {checked.clips} photographs"
 
 
-def _clips(report) -> str:  # noqa: ANN001
-    short = ", ".join(f"{count} too short for {name}" for name, count in report.too_short.items())
-    fits = [fit.declared_px for fit in report.fits.values() if fit]
+def _clips(checked: CheckedSplit) -> str:
+    short = ", ".join(f"{count} too short for {name}" for name, count in checked.too_short.items())
+    fits = [fit.declared_px for fit in checked.fits.values() if fit]
     fit = f"poses fit within {max(fits):.2g} px in {len(fits)} clips" if fits else "poses could not be compared"
     return (
-        f"{report.usable} of {report.clips} clips usable ({short}), "
-        f"{report.frames} of {report.listed} frames, {fit if report.fits else 'poses not compared'}"
+        f"{checked.usable} of {checked.clips} clips usable ({short}), "
+        f"{checked.frames} of {checked.listed} frames, {fit if checked.fits else 'poses not compared'}"
     )
 
 

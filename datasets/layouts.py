@@ -111,7 +111,7 @@ def find_splits(folder: str | PathLike) -> list[Split]:
     found = _splits_below(root) or _splits(root.parent, {root.name})
     if not found:
         names = ", ".join(f"{layout.name} ({' or '.join(layout.patterns)})" for layout in LAYOUTS)
-        raise UserError(f"{folder} is in none of the known layouts: {names}; or are these --photographs?")
+        raise UserError(f"{folder} is in none of the known layouts: {names}; or are these `photographs`?")
     return found
 
 

@@ -37,28 +37,28 @@ _METADATA = "vivid"  # one key: safetensors does not keep the order of several
 
 
 def open_sources(
-    source: Path, splits: Sequence[str] = (), videos: Path | None = None, photographs: bool = False
+    source: Path, splits: Sequence[str] = (), from_videos: Path | None = None, photographs: bool = False
 ) -> dict[str, Clips]:
     """What there is to pack, by the name of its folder in the pack; photographs have none.
 
     Args:
         source: a data folder in any layout, or one of photographs.
         splits: only these.
-        videos: the folder of the videos that the camera files in `source` are about.
+        from_videos: the folder of the videos that the camera files in `source` are about.
 
     Raises UserError where there is nothing of the kind.
     """
     if photographs:
-        if splits or videos:
-            raise UserError("photographs have no splits and no videos: leave --split and --from-videos out")
+        if splits or from_videos:
+            raise UserError("photographs have no splits and no videos: leave `splits` and `from_videos` out")
         return {"": PhotographClips(source)}
     found = {split.name: split for split in find_splits(source)}
     if unknown := [name for name in splits if name not in found]:
         raise UserError(f"{source} has no split {unknown[0]!r}; it has {', '.join(found)}")
     chosen = [found[name] for name in splits or found]
-    if videos is None:
+    if from_videos is None:
         return {split.name: split.open() for split in chosen}
-    return {split.name: VideoClips(camera_folder(split.root, split.name), videos) for split in chosen}
+    return {split.name: VideoClips(camera_folder(split.root, split.name), from_videos) for split in chosen}
 
 
 def write_pack(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from datasets.user_image import Photograph
     from torch_utils.cameras import Camera, View
 
+_log = logging.getLogger(__name__)
 PHOTOGRAPHS, PATHS = "Own photographs, instead of data", "Paths, of photographs and clips"
 
 
@@ -131,7 +133,7 @@ def _photograph(file: Path, config: PathConfig, typical_depth: float | None) -> 
     from datasets.path_plans import plan_path
     from datasets.user_image import read_photograph
 
-    photograph, cameras = plan_path(
+    plan = plan_path(
         read_photograph(file, config.fov),
         parse_keys(config.keys) if config.keys else config.trajectory,
         config.frames,
@@ -143,7 +145,9 @@ def _photograph(file: Path, config: PathConfig, typical_depth: float | None) -> 
     )
     names = ("keys",) if config.keys else ("trajectory", "amount")
     details = {name: getattr(config, name) for name in (*names, "scene_scale")}
-    return ViewPath(photograph, cameras, details={**details, "typical_depth": typical_depth})
+    for note in plan.notes:
+        _log.warning("%s: %s", config.trajectory, note)
+    return ViewPath(plan.photograph, plan.cameras, details={**details, "typical_depth": typical_depth})
 
 
 def _clip(config: PathConfig, data: DataConfig, resolution: int) -> ViewPath:

@@ -32,7 +32,7 @@ class Photograph:
         name: file name, for the eye.
         view: the picture. The camera of a photograph stands at the origin of the world.
         fov_deg: field of view of the shorter side.
-        fov_from: where that is known from: "--fov", "EXIF", "path", "clip" or "default".
+        fov_from: where that is known from: "given", "EXIF", "path", "clip" or "default".
     """
 
     name: str
@@ -40,13 +40,17 @@ class Photograph:
     fov_deg: float
     fov_from: str
 
-    def with_fov(self, fov_deg: float, fov_from: str) -> Photograph:
-        """The same picture taken through another lens."""
+    def with_lens(self, fov_deg: float, fov_from: str, center: Sequence[float] | None = None) -> Photograph:
+        """The same picture taken through another lens; `center`: its principal point in pixels, None for the old one.
+
+        Raises UserError where that is so far from the middle that there is no square around it.
+        """
         old = self.view.camera
         camera = Camera.from_fov(fov_deg, old.width, old.height)
         intrinsics = camera.intrinsics.clone()
-        intrinsics[:2, 2] = old.intrinsics[:2, 2]
+        intrinsics[:2, 2] = old.intrinsics[:2, 2] if center is None else torch.tensor(center, dtype=torch.float64)
         camera = replace(camera, intrinsics=intrinsics, frame_side=old.frame_side)
+        camera.square_box()
         return Photograph(self.name, View(self.view.image, camera), fov_deg, fov_from)
 
 
@@ -69,7 +73,7 @@ def read_photograph(file: str | PathLike, fov_deg: float | None = None) -> Photo
     height, width = image.shape[1:]
     if min(width, height) < _SMALLEST_SIDE:
         raise UserError(f"{name} is {width}x{height} pixels; a photograph needs {_SMALLEST_SIDE} or more a side")
-    fov_from = "--fov"
+    fov_from = "given"
     if fov_deg is None:
         fov_deg, fov_from = exif_fov_deg(file, width, height), "EXIF"
     if fov_deg is None:

@@ -119,7 +119,7 @@ def compare(first: Judged, second: Judged, most: int = 3) -> Comparison:
 def _difference(name: str, first: Mapping[Key, float], second: Mapping[Key, float], most: int) -> Difference:
     both = [key for key in first if key in second]
     if not both:
-        raise UserError(f"{name}: the two have no pair in common; compare runs over one list of pairs (--pairs)")
+        raise UserError(f"{name}: the two have no pair in common; compare runs over one list of `pairs`")
     note = ""
     if name == TSED:
         untold = [sum(math.isinf(of[key]) for key in both) for of in (first, second)]
@@ -175,7 +175,7 @@ def judged_table(name: str, table: Table) -> Judged:
 
 
 def read_judged(path: str | PathLike[str]) -> Judged:
-    """What `--write-pairs` or `--json` wrote as one of the two. Raises UserError for anything else."""
+    """One of the two from what `Table.write_pairs` wrote, or from a table as JSON. Raises UserError for anything else."""
     try:
         rows, run = _table_rows(read_text(path), path)
         found: dict[str, dict[Key, float]] = {}
@@ -187,7 +187,7 @@ def read_judged(path: str | PathLike[str]) -> Judged:
     except FileNotFoundError:
         raise UserError(f"there is no folder or file {path}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path}: no numbers of pairs, as --write-pairs or --json write them ({error!r})") from None
+        raise UserError(f"{path}: neither a list of pairs with their numbers nor a table as JSON ({error!r})") from None
     if not found:
         raise UserError(f"{path} holds pairs but no numbers of them: write it with calculate_metrics.py")
     return Judged(str(path), {name: found[name] for name in IMAGE_METRICS if name in found}, settings)

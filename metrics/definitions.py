@@ -330,7 +330,7 @@ def _epipolar_distances(views: Views, tools: Tools) -> Values:
 
 
 _CAMERAS = {"source": "source views", "cameras": "the cameras of the pairs (run.json of generate_images)"}
-_VISIBLE = {"visible": "to know which pixels the source view sees (--depth-model)"}
+_VISIBLE = {"visible": "to know which pixels the source view sees (`depth_model`)"}
 
 IMAGE_METRICS: Mapping[str, ImageMetric] = {
     metric.name: metric

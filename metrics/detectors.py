@@ -106,7 +106,7 @@ def _inception(device: torch.device, weights: str | None) -> tuple[DetectorInfo,
     if digest != INCEPTION_SHA256 and not (weights or "").startswith(_TRUSTED):
         raise UserError(
             f"{one_line(path)} is not the published file of inception; TorchScript can run any code: if you trust "
-            f"whoever made it, give --weights inception={_TRUSTED}{one_line(source)}"
+            f"whoever made it, give `weights` inception={_TRUSTED}{one_line(source)}"
         )
     try:
         with warnings.catch_warnings():  # it is deprecated, but the published file has this format and no other
@@ -139,7 +139,7 @@ def _dinov2(device: torch.device, weights: str | None) -> tuple[DetectorInfo, Ex
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"dinov2 cannot be loaded ({str(error).splitlines()[0]}): put config.json and model.safetensors of "
-            f"https://huggingface.co/{DINOV2_REPOSITORY} into a folder and give --weights dinov2=FOLDER"
+            f"https://huggingface.co/{DINOV2_REPOSITORY} into a folder and give `weights` dinov2=FOLDER"
         ) from None
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -213,4 +213,4 @@ def _local_file(name: str, source: str, sha256: str | None = None) -> Path:
     try:
         return download(source, sha256=sha256)
     except UserError as error:
-        raise UserError(f"{error}; or have it elsewhere and give --weights {name}=FILE") from None
+        raise UserError(f"{error}; or have it elsewhere and give `weights` {name}=FILE") from None

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from torch_utils.distributed import Processes
     from training.config import TrainingConfig
     from training.failures import Failures
+    from training.milestones import Evaluate
     from training.precond import NVPrecond
-    from training.training_loop import Evaluate
 
 DRAWN = 10_000  # pairs where nobody says how many, as the paper has them
 TRAINING_METRICS = ("psnr", "lpips", "fd_efficientnet")  # none of which needs a download

@@ -1,5 +1,5 @@
-"""How papers evaluate, as frozen definitions: which pairs, which metrics, what is cut. `calculate_metrics.py gen
---protocol NAME` follows one, `--protocol list` prints them with their sources, which have the numbers to compare with.
+"""How papers evaluate, as frozen definitions: which pairs, which metrics, what is cut, and where the numbers to compare
+with are.
 
 A protocol chooses a list of pairs from the frames that the data have; everything after that is the same for any list.
 """
@@ -118,7 +118,7 @@ class Protocol:
         return self.pairs.choose(clips, min(n for n in (count, self.count, _ENDLESS) if n is not None), file)
 
     def describe(self) -> str:
-        """What `--protocol list` prints."""
+        """All of it, for people."""
         lines = [
             f"{self.name}: {self.what}",
             f"    source       {self.source}",
@@ -148,14 +148,14 @@ PROTOCOLS: Mapping[str, Protocol] = {
             "vivid-mid",
             "gaps of 30 to 59 frames forwards, 30 to 60 backwards",
             pairs=Drawn((30, 60), (30, 61)),
-            remark="--range-selection=mid ends at 59 both ways; only the range is the published one, not the draw",
+            remark="`range_selection` mid ends at 59 both ways; only the range is the published one, not the draw",
             **_VIVID,
         ),
         Protocol(
             "vivid-long",
             "gaps of 60 to 119 frames forwards, 60 to 120 backwards",
             pairs=Drawn((60, 120), (60, 121)),
-            remark="--range-selection=long ends at 119 both ways; only the range is the published one, not the draw",
+            remark="`range_selection` long ends at 119 both ways; only the range is the published one, not the draw",
             **_VIVID,
         ),
         Protocol(
@@ -196,7 +196,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             Drawn((10, 11), (10, 11)),
             ("tsed",),
             count=1_000,
-            remark="there along generated paths, here for single steps; generate_images.py --clip measures paths",
+            remark="there along generated paths, here for single steps; `clip` of generate_images.py measures paths",
         ),
     )
 }

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from dnnlib.util import present
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dnnlib", "torch_utils", "datasets", "training", "metrics")
 SCRIPTS = ("generate_images", "train_nvs", "calculate_metrics", "view_images")
 LEVEL_3_TRAINING = {
     "generation", "results", "training_loop", "config", "checkpoint", "reporting", "estimate", "trajectory",
-    "batching", "failures", "viewer", "path_config", "run_pairs",
+    "batching", "failures", "viewer", "page_requests", "path_config", "run_pairs", "run_folder", "milestones",
 }  # fmt: skip
 ALLOWED = {
     "dnnlib": {"dnnlib"},
@@ -91,3 +93,39 @@ def test_click_is_for_command_lines(path: Path) -> None:
     """The scripts, what they share, and modules that are run with ``python -m``."""
     if "click" in imports_of(path):
         assert path == ROOT / "dnnlib" / "cli.py" or 'if __name__ == "__main__":' in path.read_text()
+
+
+PYTHON_FILES = [path for path in sorted(ROOT.rglob("*.py")) if not set(path.parts) & {"venv", "node_modules"}]
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 400, 60
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    """No file is longer than 400 lines and no function longer than 60, so that each idea can be read on a screen.
+
+    Lines of a function are counted from ``def`` to its end, docstring included. Where a limit comes near, there is a
+    second idea in the file or function: give it a place of its own.
+    """
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= MOST_LINES_OF_A_FILE
+    functions = [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    lengths = {node.name: present(node.end_lineno) - node.lineno + 1 for node in functions}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES_OF_A_FUNCTION} == {}
+
+
+FLAG = re.compile(r"(?<![\w-])--[a-z]")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_messages_of_the_library_name_parameters_not_flags(path: Path) -> None:
+    """Python callers give parameters: `dnnlib.cli.Command` puts options in their place. Settings tell their options."""
+    if "click" in imports_of(path):
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    settings = [call for call in ast.walk(tree) if isinstance(call, ast.Call) and ast.unparse(call.func) == "setting"]
+    exempt = {part for call in settings for part in ast.walk(call)}
+    exempt |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert not [node.value for node in texts if node not in exempt and FLAG.search(node.value)]

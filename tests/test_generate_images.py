@@ -185,7 +185,7 @@ def test_batch_auto_says_its_number_and_changes_no_picture(
     arguments = ["--data", str(data), "--seeds", "0-3", "--batch", "auto", "--outdir", str(tmp_path)]
     result = run(*NETWORKS, *FAST, *arguments)
     assert result.exit_code == 0, result.output
-    assert "--batch auto: 4 images at once" in caplog.text
+    assert "batch auto: 4 images at once" in caplog.text
     one, two = pictures(out), pictures(tmp_path)
     assert all(np.abs(one[name] - two[name]).max() <= 1 for name in one)
 
@@ -199,7 +199,7 @@ def test_estimate_makes_nothing_and_needs_neither_data_nor_folder(tmp_path: Path
     assert head[2:] == ["parameters", "evaluations", "GFLOP", "seconds"]
     table = {row[0]: row[1:] for row in rows}
     assert [table[role][1] for role in ("net", "gnet", "all")] == ["5", "5", "10"]  # Heun: 2 * 3 - 1
-    assert "at --batch=2" in " ".join(table["memory"])
+    assert "at batch 2" in " ".join(table["memory"])
     assert table["fits"][0].startswith("--batch=")
     assert " ".join(table["in"]).startswith("all 100 images: ")
 

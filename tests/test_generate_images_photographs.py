@@ -88,7 +88,7 @@ def test_every_option_of_photographs(network: str, photo: Path, tmp_path: Path) 
     assert "homography_000002.png" in names  # in its place again
     assert "homography_000003.png" not in names
     document = json.loads((out / "trajectory.json").read_text())
-    assert document["photograph"]["fov_from"] == "--fov"
+    assert document["photograph"]["fov_from"] == "given"
     assert document["frames"][1]["transform_matrix"][0][3] == pytest.approx(0.4)  # to the right, in twice the unit
 
 

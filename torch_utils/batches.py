@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -39,6 +39,19 @@ class Pair:
     def square(self, resolution: int) -> Pair:
         """Both views cropped to the central square and resized to resolution x resolution."""
         return replace(self, source=self.source.square(resolution), target=self.target.square(resolution))
+
+
+class PairSource(Protocol):
+    """What networks ask of a data set: pair k, with views of any size, is a function of k alone."""
+
+    def __getitem__(self, index: int, /) -> Pair: ...
+
+
+class NamedPairs(PairSource, Protocol):
+    """One that a run can be made of, and taken up again."""
+
+    def choose(self, index: int, /) -> tuple[str, int, int]:
+        """Clip, and positions of source and target frame, of a pair; nothing is read."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,6 +120,13 @@ class Camera:
     def _crop(self, *box: int) -> Camera:
         return self if box == (0, 0, self.width, self.height) else self.crop(*box)
 
+    @property
+    def is_centered(self) -> bool:
+        """Whether the principal point is within a pixel of the middle of the frame that the camera was read from."""
+        pixel = min(self.width, self.height) / self.frame_side  # at most
+        middle = torch.tensor([self.width / 2, self.height / 2], dtype=torch.float64)
+        return bool(((self.intrinsics[..., :2, 2] - middle).abs() <= pixel).all())
+
     def square_box(self) -> tuple[int, int, int, int]:
         """(left, top, side, side) of the largest square around the principal point.
 
@@ -128,10 +135,10 @@ class Camera:
         would have less than half of that side, and ValueError for a batch whose principal points differ.
         """
         size, shorter = (self.width, self.height), min(self.width, self.height)
-        pixel = shorter / self.frame_side  # of the frame that the camera was read from, at most
-        columns = tuple(zip(*self.intrinsics[..., :2, 2].reshape(-1, 2).tolist(), strict=True))
-        if all(abs(value - n / 2) <= pixel for values, n in zip(columns, size, strict=True) for value in values):
+        if self.is_centered:
             return center_box(*size)
+        pixel = shorter / self.frame_side
+        columns = tuple(zip(*self.intrinsics[..., :2, 2].reshape(-1, 2).tolist(), strict=True))
         if any(max(values) - min(values) > pixel for values in columns):
             raise ValueError("the principal points of a batch of cameras differ: crop one after the other")
         center = tuple(sum(values) / len(values) for values in columns)

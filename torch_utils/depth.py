@@ -104,7 +104,7 @@ def load_depth_model(name: str, device: torch.device | str = "cpu") -> DepthMode
 
 
 def choose_depth_model(name: str | None, needed: bool, device: torch.device | str = "cpu") -> DepthModel | None:
-    """What `--depth-model` means: a model, or None where the views carry depth or nobody needs it.
+    """What the name of a depth model stands for: a model, or None where the views carry depth or nobody needs it.
 
     Raises UserError where depth is needed and no option says where it comes from.
     """

@@ -75,11 +75,11 @@ def fitting_batch(sampler: NovelViewSampler, need: MemoryNeed, most: int | None 
 
 
 def choose_batch(wanted: int | Literal["auto"], sampler: NovelViewSampler, images: int | None = None) -> int:
-    """What `--batch` means where so many images are to be made: the number, or the largest that fits, which is said."""
+    """The number, or for "auto" the largest batch that fits and that so many images fill, which is logged."""
     if wanted != "auto":
         return wanted
     if images is not None and images <= 1:
         return 1
     batch = fitting_batch(sampler, measure_memory(sampler), images)
-    _log.info("--batch auto: %d images at once", batch)
+    _log.info("batch auto: %d images at once", batch)
     return batch

@@ -92,7 +92,7 @@ class SamplingEstimate:
     Attributes:
         networks: by role, those that are evaluated.
         batch: images at once, for which the rest holds; memory: what they need on the device.
-        fitting_batch: what `--batch auto` would take, were there no end of images.
+        fitting_batch: what `choose_batch` would take, were there no end of images.
     """
 
     networks: dict[str, NetworkEstimate]
@@ -118,8 +118,8 @@ class SamplingEstimate:
         return "\n".join(
             [
                 *lines,
-                f"memory    {at_once} at --batch={self.batch}, {each} of it for each image at once; {there} there",
-                f"fits      --batch={self.fitting_batch}: what --batch=auto takes of as many images or more",
+                f"memory    {at_once} at batch {self.batch}, {each} of it for each image at once; {there} there",
+                f"fits      batch {self.fitting_batch}, which batch auto takes of as many images or more",
                 f"in all    {images} images: {time} on {processes.world_size} x {device.type}",
             ]
         )

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from dnnlib.util import STORED, UserError, one_line
-from torch_utils.batches import Pair
+from torch_utils.batches import Pair, PairSource
 from torch_utils.cameras import Camera, View, pixels_to_float, pixels_to_uint8, resize_image
 from torch_utils.depth import DepthModel, choose_depth_model
 from torch_utils.distributed import fast_dtype
@@ -23,20 +23,6 @@ from training.model_io import load_network, resolve_network
 from training.precond import NVPrecond
 from training.sampling import edm_sampler, evaluation_levels
 from training.sampling_config import EVERYWHERE, ROLES, NetworkFiles, Role, SamplingConfig
-
-
-class PairSource(Protocol):
-    """What a data set must be to be sampled from: pair k, with views of any size, is a function of k alone."""
-
-    def __getitem__(self, index: int, /) -> Pair: ...
-
-
-class NamedPairs(PairSource, Protocol):
-    """One that a run can be made of, and taken up again."""
-
-    def choose(self, index: int, /) -> tuple[str, int, int]:
-        """Clip, and positions of source and target frame, of a pair; nothing is read."""
-
 
 _Source = TypeVar("_Source", bound=PairSource, covariant=True)
 

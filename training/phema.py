@@ -123,7 +123,7 @@ def reconstruct_run(folder: Path, stds: Sequence[float], images: int | None = No
     last = max(seen for seen, _ in files.values())
     images = last if images is None else images
     if not 0 < images <= last:
-        raise UserError(f"the snapshots in {folder} go up to {last} images: --images must be within")
+        raise UserError(f"the snapshots in {folder} go up to {last} images: `images` must be within")
     used = {path: key for path, key in files.items() if key[0] <= images}
     if len(used) < 2:
         raise UserError(f"{folder} holds {len(used)} snapshots up to {images} images: an average takes two or more")

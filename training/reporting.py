@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("training")
 
 
-class Reporter:
+class RunLog:
     """Writes into a run folder; `images` is where the run starts or goes on, `duration` where it ends.
 
     A run that goes on from a checkpoint first drops what was reported after it, so that no step is told twice.

@@ -34,7 +34,7 @@ from torch_utils.run_files import (
     read_run,
 )
 from training.failures import Failures
-from training.generation import GeneratedBatch, GeneratedBatches, NamedPairs, NovelViewSampler
+from training.generation import GeneratedBatch, GeneratedBatches, NovelViewSampler
 from training.model_io import network_sha256
 from training.sampling_config import ROLES, NetworkFiles, Role
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from torch_utils.batches import Pair
+    from torch_utils.batches import NamedPairs, Pair
 
 _TITLES = ("source", "sample", "target")
 _SHEET_ROWS = 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,11 +14,10 @@ from datasets.pairs import OwnPairs, PairDataset
 from dnnlib.util import UserError
 from torch_utils.batches import Batch, Pair, collate
 from training.config import TrainingConfig
+from training.stopping import ignore_stop_signals
 
 if TYPE_CHECKING:
     from training.training_loop import Trainer
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))  # end a run
 
 _log = logging.getLogger("training")
 _MOST_BAD_PAIRS = 16  # in a row that cannot be read, before the run ends
@@ -116,7 +114,7 @@ def step_batches(trainer: Trainer, pairs: PairDataset) -> Iterator[Batch]:
         batch_size=None,
         sampler=range(trainer.images, config.duration, config.batch),
         num_workers=config.workers,
-        worker_init_fn=_leave_signals_to_parent if config.workers else None,
+        worker_init_fn=ignore_stop_signals if config.workers else None,
         pin_memory=trainer.processes.device.type == "cuda",
     )
     batches: Any = iter(loader)
@@ -131,9 +129,3 @@ def step_batches(trainer: Trainer, pairs: PairDataset) -> Iterator[Batch]:
     finally:  # the traceback of an error would keep them running, and the process would wait for them for ever
         if config.workers:
             batches._shutdown_workers()
-
-
-def _leave_signals_to_parent(_: int) -> None:
-    """The parent still needs its data workers to end its step."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

@@ -185,12 +185,9 @@ class UNet(nn.Module):
         self.channels_per_head = channels_per_head
         widths = [model_channels * mult for mult in channel_mult]
         emb_channels = max(widths)
-        attended = [  # by level, then by number of the block
-            [
-                (img_resolution >> level) in attn_resolutions or (level > 0 and index == extra_attn)
-                for index in range(num_blocks + 1)
-            ]
-            for level in range(len(widths))
+        sides = [img_resolution >> level for level in range(len(widths))]
+        attended = [
+            _attended(side, level, num_blocks, attn_resolutions, extra_attn) for level, side in enumerate(sides)
         ]
         if img_resolution % 2 ** (len(widths) - 1):
             raise ValueError(f"{img_resolution} pixels cannot be halved {len(widths) - 1} times")
@@ -319,6 +316,13 @@ class UNet(nn.Module):
                 x = mp_cat(x, skips.pop(), self.concat_balance)
             x = run(block, x)
         return features if self.source_encoder else self.out_conv(x, gain=self.out_gain)
+
+
+def _attended(
+    side: int, level: int, num_blocks: int, attn_resolutions: Sequence[int], extra_attn: int | None
+) -> list[bool]:
+    """Which blocks of a level have attention, the one that the decoder alone has last: docs/method.md, section 4.1."""
+    return [side in attn_resolutions or (level > 0 and index == extra_attn) for index in range(num_blocks + 1)]
 
 
 def _has_attention(block: nn.Module) -> TypeGuard[Block]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from torch_utils.batches import Batch, Pair, collate
+from torch_utils.batches import Batch, PairSource, collate
 from torch_utils.random import SeededGenerators
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ class Validation:
     two losses differ by their networks alone. Nothing that training draws from is touched.
     """
 
-    def __init__(self, pairs: Sequence[Pair], processes: Processes, at_once: int | None = None) -> None:
+    def __init__(self, pairs: PairSource, processes: Processes, at_once: int | None = None) -> None:
         numbers = processes.share(range(PAIRS))
         size = min(at_once or _AT_ONCE, _AT_ONCE)
         chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]

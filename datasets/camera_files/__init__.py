@@ -9,5 +9,5 @@ matrices       3x4 or 4x4, in .txt, .json or .npy                        as told
 matrices       lines of TUM: timestamp tx ty tz qx qy qz qw              OpenCV    camera-to-world  of the file
 
 OpenCV: x right, y down, z forward. OpenGL: x right, y up, z backward. All become world-to-camera in OpenCV's axes. File
-names are in natural order, frame 2 before frame 10.
+names are in natural order, frame 2 before frame 10. `archives` unpacks those that come in a ZIP archive.
 """

@@ -20,10 +20,9 @@ def read_matrices(path: Path, convention: Convention) -> list[PosedFrame]:
     return [PosedFrame(convention.to_extrinsics(check_pose(matrix, place))) for place, matrix in _matrices(path)]
 
 
-def check_matrices(path: Path) -> None:
-    """Raise ValueError where a file holds something else than matrices."""
-    for _ in _matrices(path):
-        pass
+def count_matrices(path: Path) -> int:
+    """How many a file holds. Raises ValueError where it holds something else."""
+    return sum(1 for _ in _matrices(path))
 
 
 def read_tum(text: str) -> list[PosedFrame]:

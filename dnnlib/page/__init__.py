@@ -13,6 +13,9 @@ from __future__ import annotations
 from dnnlib.page.app import create_app
 from dnnlib.page.jobs import Cancelled, Event, Send
 from dnnlib.page.serving import serve, stop_signal
-from dnnlib.page.studio import Renderer, Studio, Upload
+from dnnlib.page.studio import Made, Opened, OpenedPath, Plan, Renderer, Studio, Upload
 
-__all__ = ["Cancelled", "Event", "Renderer", "Send", "Studio", "Upload", "create_app", "serve", "stop_signal"]
+__all__ = [
+    "Cancelled", "Event", "Made", "Opened", "OpenedPath", "Plan", "Renderer", "Send", "Studio", "Upload", "create_app",
+    "serve", "stop_signal",
+]  # fmt: skip

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from flask import Blueprint, Flask, Request, Response
 
 _LARGEST_UPLOAD = 100 << 20  # bytes
-_LARGEST_REQUEST = 8 << 20  # bytes, that of a path in a file
+_LARGEST_REQUEST = 1 << 20  # bytes of JSON
 _STATIC = Path(__file__).with_name("static")
 _STATIC_TYPES = {".html": "text/html", ".css": "text/css", ".mjs": "text/javascript"}
 _FILE_TYPES = {
@@ -108,7 +110,8 @@ def create_app(studio: Studio, token: str, hosts: list[str] | None = None) -> Fl
         return jsonify(error="this failed, for a reason that the terminal shows"), 500
 
     app.register_blueprint(_page_routes(studio), url_prefix=f"/{token}")
-    app.register_blueprint(_visit_routes(studio), url_prefix=f"/{token}/visits/<name>")
+    for own in (_visit_routes(studio), _file_routes(studio)):
+        app.register_blueprint(own, url_prefix=f"/{token}/visits/<name>")
     return app
 
 
@@ -143,16 +146,11 @@ def _page_routes(studio: Studio) -> Blueprint:
 
 
 def _visit_routes(studio: Studio) -> Blueprint:
-    """What is a visitor's own."""
-    from flask import Blueprint, Response, jsonify, request, send_file
+    """What a visitor brings and asks for."""
+    from flask import Blueprint, Response, jsonify, request
 
     routes = Blueprint("visit", __name__)
-
-    def visit(name: str) -> Visit:
-        found = studio.visit(name)
-        if found is None:
-            raise _Refused(410, "the page has forgotten this visit: load it again")
-        return found
+    visit = partial(_visit, studio)
 
     @routes.post("/photographs")
     def add_photograph(name: str) -> Response:
@@ -162,11 +160,18 @@ def _visit_routes(studio: Studio) -> Blueprint:
 
     @routes.get("/photographs/<number>")
     def photograph(name: str, number: str) -> Response:
-        return jsonify(studio.photograph(visit(name), number)[1])
+        return jsonify(studio.photograph(visit(name), number))
+
+    @routes.post("/path-files")
+    def add_path_file(name: str) -> Response:
+        if request.content_length is None:
+            raise _Refused(411, "the length of the file is not told")
+        files = [(file.filename or "", file.stream) for file in request.files.getlist("file")]
+        return jsonify(studio.add_path_file(visit(name), cast(list[tuple[str, BinaryIO]], files)))
 
     @routes.post("/plans")
     def plan(name: str) -> Response:
-        return jsonify(studio.plan(visit(name), _body(request)))
+        return jsonify(asdict(studio.plan(visit(name), _body(request))))
 
     @routes.post("/results")
     def render(name: str) -> Response:
@@ -181,6 +186,16 @@ def _visit_routes(studio: Studio) -> Blueprint:
     def events(name: str, number: str) -> Response:
         news = visit(name).result(number).job.listen()
         return Response(_stream(news), mimetype="text/event-stream")
+
+    return routes
+
+
+def _file_routes(studio: Studio) -> Blueprint:
+    """The pictures of a visitor's own."""
+    from flask import Blueprint, send_file
+
+    routes = Blueprint("files", __name__)
+    visit = partial(_visit, studio)
 
     @routes.get("/files/<number>/<file>")
     def file(name: str, number: str, file: str) -> Response:
@@ -202,6 +217,13 @@ def _visit_routes(studio: Studio) -> Blueprint:
     return routes
 
 
+def _visit(studio: Studio, name: str) -> Visit:
+    found = studio.visit(name)
+    if found is None:
+        raise _Refused(410, "the page has forgotten this visit: load it again")
+    return found
+
+
 def _foreign(request: Request) -> bool:
     """Whether a browser says that another site sends this. To open the page from a link is nobody's harm."""
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
@@ -214,7 +236,7 @@ def _foreign(request: Request) -> bool:
 def _body(request: Request) -> dict[str, Any]:
     """The JSON object that came with a request."""
     if (request.content_length or 0) > _LARGEST_REQUEST:
-        raise _Refused(413, f"the request is larger than {_LARGEST_REQUEST >> 20} MiB: give a shorter path")
+        raise _Refused(413, f"the request is larger than {_LARGEST_REQUEST >> 20} MiB: load the page again")
     try:
         body = json.loads(request.get_data(), parse_constant=_no_number)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What visitors bring to the page and what they get: photographs and renderings, in folders of each visitor's own."""
+"""What visitors bring to the page and get: photographs, path files, renderings, in folders of each visitor's own."""
 
 from __future__ import annotations
 
@@ -8,24 +8,37 @@ import shutil
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from dnnlib.page.jobs import Event, Job, Send, Worker
 from dnnlib.util import UserError, atomic_path
 
-_MOST = {"photographs": 8, "results": 16, "previews": 4}  # that are kept for each visitor; the oldest go
+_MOST = {
+    "photographs": 8,
+    "path_files": 4,
+    "results": 16,
+    "previews": 4,
+}  # that are kept for each visitor; the oldest go
 _MOST_VISITORS = 32
 _FORGOTTEN_S = 3600.0  # silence after which a visitor makes room for another
 _CHUNK = 1 << 20
+_MOST_FILES = 8  # that make a path together
 _GONE = "the photograph is gone: drop it on the page again"
+_PATH_GONE = "the file of the path is gone: choose it again"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A photograph that a visitor brought: its name there, for the eye, and its file, named by the server."""
+    """What a visitor brought: its name there, for the eye, and its file, named by the server.
+
+    Several files that make a path together are in a folder, which is `file` then, under their own names.
+    """
 
     name: str
     file: Path
@@ -36,21 +49,80 @@ class Upload:
         return Path(self.name).stem
 
 
+@dataclass(frozen=True)
+class Opened:
+    """What there is to say of a photograph: its size in pixels as it is worked with, and the lens.
+
+    Attributes:
+        fov: degrees that the shorter side spans; fov_from: where that is known from.
+    """
+
+    width: int
+    height: int
+    fov: float
+    fov_from: str
+
+
+@dataclass(frozen=True)
+class OpenedPath:
+    """What there is to say of a file of a path.
+
+    Attributes:
+        kind: its format, for the eye; cameras: how many it holds.
+        matrices: whether the visitor has to say what its matrices are.
+    """
+
+    kind: str
+    cameras: int
+    matrices: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the cameras of a request will stand.
+
+    Attributes:
+        fov, fov_from: the photograph's, see `Opened`.
+        cameras: of each the numbers that the page's script reads.
+        notes: what is left out of the path's file, a sentence each.
+    """
+
+    fov: float
+    fov_from: str
+    cameras: list[list[float]]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a rendering ends with: `report`, a word on its frames, and the files to download."""
+
+    report: str = ""
+    files: Sequence[str] = ()
+
+
 class Renderer(Protocol):
-    """What the page shows. Its methods raise UserError for what the visitor can put right."""
+    """What the page shows. Its methods raise UserError for what the visitor can put right.
+
+    Requests are JSON objects as they came; of what they name the studio gives `upload`, the photograph, and `path`, the
+    file of a path, None where they name none.
+    """
 
     @property
     def paths(self) -> Mapping[str, Mapping[str, Any]]:
         """The names of camera paths, each with how far it goes, `amount`, and in which `unit`."""
 
-    def open(self, upload: Upload) -> dict[str, Any]:
-        """Put what the page shows of a photograph, `photograph.jpg`, beside it; what to say of it."""
+    def open(self, upload: Upload) -> Opened:
+        """Put what the page shows of a photograph, `photograph.jpg`, beside it."""
 
-    def plan(self, upload: Upload, request: Mapping[str, Any]) -> dict[str, Any]:
+    def open_path(self, path: Upload) -> OpenedPath:
+        """Look at the file of a path."""
+
+    def plan(self, upload: Upload, path: Upload | None, request: Mapping[str, Any]) -> Plan:
         """The cameras of a request, before anything is rendered."""
 
-    def render(self, upload: Upload, request: Mapping[str, Any], folder: Path, send: Send) -> dict[str, Any]:
-        """Put pictures into an empty folder and send news of them; what to say at the end."""
+    def render(self, upload: Upload, path: Upload | None, request: Mapping[str, Any], folder: Path, send: Send) -> Made:
+        """Put pictures into an empty folder and send news of them."""
 
 
 @dataclass
@@ -67,7 +139,8 @@ class Visit:
     """One visitor, that is one tab of a browser."""
 
     folder: Path
-    photographs: dict[str, tuple[Upload, dict[str, Any]]] = field(default_factory=dict)
+    photographs: dict[str, tuple[Upload, Opened]] = field(default_factory=dict)
+    path_files: dict[str, tuple[Upload, OpenedPath]] = field(default_factory=dict)
     results: dict[str, _Result] = field(default_factory=dict)
     previews: dict[str, _Result] = field(default_factory=dict)
     seen: float = field(default_factory=time.monotonic)
@@ -139,44 +212,78 @@ class Studio:
         number = _new_name()
         folder = _new_folder(visit.folder, number)
         upload = Upload(_printable(name), folder / "original")
+        with self._kept(upload, folder):
+            _write(content, upload.file)
+            opened = self.renderer.open(upload)
+        self._add(visit, visit.photographs, "photographs", number, (upload, opened))
+        return self.photograph(visit, number)
+
+    def photograph(self, visit: Visit, number: object) -> dict[str, Any]:
+        """What to say of a visitor's photograph. Raises UserError where it is gone."""
+        upload, opened = _find(visit.photographs, number, _GONE)
+        return {"photograph": number, "name": upload.name, **asdict(opened)}
+
+    def add_path_file(self, visit: Visit, files: Sequence[tuple[str, BinaryIO]]) -> dict[str, Any]:
+        """Keep the file of a path, or those that make one together, named and with content.
+
+        Returns what to say of it, and the `path_file` that names it in a request.
+        """
+        if not 0 < len(files) <= _MOST_FILES:
+            raise UserError(f"{len(files)} files: choose one, or those of one path, {_MOST_FILES} at most")
+        number = _new_name()
+        folder = _new_folder(visit.folder, number)
+        names = [_printable(name) for name, _ in files]
+        upload = Upload(", ".join(names), folder / names[0] if len(names) == 1 else folder)
+        with self._kept(upload, folder):
+            for name, (_, content) in zip(names, files, strict=True):
+                if (folder / name).exists():
+                    raise UserError(f"two of the files are called {name}")
+                _write(content, folder / name)
+            opened = self.renderer.open_path(upload)
+        self._add(visit, visit.path_files, "path_files", number, (upload, opened))
+        return {"path_file": number, "name": upload.name, **asdict(opened)}
+
+    @contextmanager
+    def _kept(self, upload: Upload, folder: Path) -> Iterator[None]:
+        """The folder stays if the block ends well; what is said of errors names no file of the server."""
         try:
-            with upload.file.open("wb") as file:
-                while chunk := content.read(_CHUNK):
-                    file.write(chunk)
-            facts = {"photograph": number, "name": upload.name, **self.renderer.open(upload)}
+            yield
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, UserError):
                 raise self._without_paths(error, upload) from None
             raise
+
+    def _add(self, visit: Visit, kept: dict[str, tuple[Upload, _T]], kind: str, number: str, new: Any) -> None:
+        """Keep something of a visitor's, and let the oldest of its kind go."""
         with self._lock:
-            visit.photographs[number] = upload, facts
-            for old in list(visit.photographs)[: -_MOST["photographs"]]:
-                shutil.rmtree(visit.photographs.pop(old)[0].file.parent, ignore_errors=True)
-        return facts
+            kept[number] = new
+            for old in list(kept)[: -_MOST[kind]]:
+                del kept[old]
+                shutil.rmtree(visit.folder / old, ignore_errors=True)
 
-    def photograph(self, visit: Visit, number: object) -> tuple[Upload, dict[str, Any]]:
-        """A visitor's photograph and what was said of it. Raises UserError where it is gone."""
-        found = visit.photographs.get(number) if isinstance(number, str) else None
-        if found is None:
-            raise UserError(_GONE)
-        return found
+    def _named(self, visit: Visit, request: Mapping[str, Any]) -> tuple[Upload, Upload | None]:
+        """The photograph and, if there is one, the file of a path that a request names."""
+        upload, _ = _find(visit.photographs, request.get("photograph"), _GONE)
+        if request.get("path_file") is None:
+            return upload, None
+        return upload, _find(visit.path_files, request["path_file"], _PATH_GONE)[0]
 
-    def plan(self, visit: Visit, request: Mapping[str, Any]) -> dict[str, Any]:
+    def plan(self, visit: Visit, request: Mapping[str, Any]) -> Plan:
         """The cameras of a request."""
-        upload, _ = self.photograph(visit, request.get("photograph"))
-        return self._said(upload, lambda: self.renderer.plan(upload, request))
+        upload, path = self._named(visit, request)
+        return self._said(upload, path, lambda: self.renderer.plan(upload, path, request))
 
     def render(self, visit: Visit, request: Mapping[str, Any]) -> str:
         """Begin to render; the name of the result. What else the visitor asked for and is not done yet is cancelled."""
-        upload, _ = self.photograph(visit, request.get("photograph"))
+        upload, path = self._named(visit, request)
         kind = "previews" if request.get("preview") else "results"
         results: dict[str, _Result] = getattr(visit, kind)
         number = _new_name()
         folder = _new_folder(visit.folder, number)
 
         def work(send: Send) -> Event:
-            return self._said(upload, lambda: self.renderer.render(upload, request, folder, send))
+            return asdict(self._said(upload, path, lambda: self.renderer.render(upload, path, request, folder, send)))
 
         with self._lock:
             for other in (*visit.results.values(), *visit.previews.values()):
@@ -204,19 +311,33 @@ class Studio:
                         archive.write(file, f"{result.upload.title}/{file.name}")
         return target
 
-    def _said(self, upload: Upload, function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _said(self, upload: Upload, path: Upload | None, function: Callable[[], _T]) -> _T:
         """The function's value; what is said of errors names no file of the server."""
         try:
             return function()
         except FileNotFoundError:
             raise UserError(_GONE) from None
         except UserError as error:
-            raise self._without_paths(error, upload) from None
+            raise self._without_paths(error, *(one for one in (path, upload) if one is not None)) from None
 
-    def _without_paths(self, error: UserError, upload: Upload) -> UserError:
+    def _without_paths(self, error: UserError, *uploads: Upload) -> UserError:
         """The error with the visitor's names for the files of the server."""
-        text = str(error).replace(str(upload.file), upload.name)
-        return UserError(re.sub(rf"{re.escape(str(self.folder))}/([\w.-]+/)*", "", text))
+        text = str(error)
+        for upload in uploads:
+            text = text.replace(f"{upload.file}/", "").replace(str(upload.file), upload.name)
+        return UserError(re.sub(rf"{re.escape(str(self.folder))}/(([\w.-]+/)*)", "", text))
+
+
+def _find(kept: Mapping[str, tuple[Upload, _T]], number: object, gone: str) -> tuple[Upload, _T]:
+    found = kept.get(number) if isinstance(number, str) else None
+    if found is None:
+        raise UserError(gone)
+    return found
+
+
+def _write(content: BinaryIO, file: Path) -> None:
+    with file.open("wb") as target:
+        shutil.copyfileobj(content, target, _CHUNK)
 
 
 def _printable(name: str) -> str:

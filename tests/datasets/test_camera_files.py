@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import struct
 from pathlib import Path
@@ -24,6 +23,7 @@ from datasets.packed import Recipe
 from datasets.trajectory_files import read_path, read_trajectory
 from dnnlib import UserError
 from dnnlib.util import natural_key
+from tests.datasets.colmap_models import NUMBERS, write_binary_model, write_text_model
 from torch_utils.cameras import Camera
 
 LIKE = Camera.from_fov(58, 640, 360)
@@ -32,34 +32,7 @@ ONE_FOCAL = {"SIMPLE_PINHOLE": 0, "SIMPLE_RADIAL": 1, "RADIAL": 2, "SIMPLE_RADIA
              "SIMPLE_DIVISION": 1, "SIMPLE_FISHEYE": 0}  # fmt: skip
 TWO_FOCALS = {"PINHOLE": 0, "OPENCV": 4, "OPENCV_FISHEYE": 4, "FULL_OPENCV": 8, "FOV": 1, "THIN_PRISM_FISHEYE": 8,
               "RAD_TAN_THIN_PRISM_FISHEYE": 12, "DIVISION": 1, "FISHEYE": 0, "EUCM": 2}  # fmt: skip
-NUMBERS = [
-    "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "FOV",
-    "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE", "SIMPLE_DIVISION",
-    "DIVISION", "SIMPLE_FISHEYE", "FISHEYE", "EUCM", "EQUIRECTANGULAR",
-]  # fmt: skip
 EYE = "1 0 0 0 0 1 0 0 0 0 1 0"
-
-
-def write_text_model(folder: Path, lens: str, images: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cameras.txt").write_text(f"# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n1 {lens}\n")
-    (folder / "images.txt").write_text(images)
-    return folder
-
-
-def write_binary_model(folder: Path, lens: str, names: list[str], numbers: int | None = None) -> Path:
-    """COLMAP's read_write_model.py tells the format; image k stands at (-k, 0, 0) and has two points."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name, width, height, *values = lens.split()
-    kind = NUMBERS.index(name) if numbers is None else numbers
-    camera = struct.pack("<QIiQQ", 1, 7, kind, int(width), int(height))
-    (folder / "cameras.bin").write_bytes(camera + struct.pack(f"<{len(values)}d", *map(float, values)))
-    content = struct.pack("<Q", len(names))
-    for k, name in enumerate(names):
-        content += struct.pack("<I7dI", k + 1, 1, 0, 0, 0, k, 0, 0, 7) + name.encode() + b"\0"
-        content += struct.pack("<Q", 2) + struct.pack("<ddqddq", 1, 2, -1, 3, 4, -1)
-    (folder / "images.bin").write_bytes(content)
-    return folder
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -96,17 +69,15 @@ def test_lenses_that_no_pinhole_is_are_refused_by_name(lens: str, message: str, 
     assert "cameras.txt, line 2" in str(error.value)
 
 
-def test_distortion_is_said_and_only_where_there_is_some(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_distortion_is_noted_and_only_where_there_is_some(tmp_path: Path) -> None:
     image = "1 1 0 0 0 0 0 0 1 a.png\n\n"
     for lens, said in (
         ("OPENCV 9 9 5 5 4 4 0 0 0 0", ""),
         ("RADIAL 9 9 5 4 4 0.1 -0.3", "RADIAL, coefficients up to 0.3"),
         ("FISHEYE 9 9 5 5 4 4", "FISHEYE"),
     ):
-        caplog.clear()
-        with caplog.at_level(logging.WARNING):
-            read_trajectory(write_text_model(tmp_path, lens, image), LIKE)
-        assert (f"lens distortion is left out ({said})" in caplog.text) == bool(said)
+        notes = read_path(write_text_model(tmp_path, lens, image), LIKE).notes
+        assert notes == ((f"lens distortion is left out ({said}): views are a pinhole's",) if said else ())
     assert colmap_lens("EUCM", 9, 9, [5, 5, 4, 4, 0, 1]).distortion == 0
 
 
@@ -140,7 +111,7 @@ def test_broken_binary_models_say_where(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cameras\.bin, camera 0: there is no camera model 18"):
         read_trajectory(folder, LIKE)
     (folder / "cameras.bin").unlink()
-    with pytest.raises(UserError, match=r"of binary files those of COLMAP are known"):
+    with pytest.raises(UserError, match="half of a model of COLMAP: images and cameras are read together"):
         read_trajectory(folder, LIKE)
 
 
@@ -220,7 +191,7 @@ def test_tum_poses(tmp_path: Path) -> None:
     assert camera.rotation[2].tolist() == pytest.approx([1, 0, 0])
     assert not path.has_lens
     with pytest.raises(UserError, match="TUM files are opencv c2w, not opengl"):
-        read_trajectory(tmp_path / "traj.txt", LIKE, axes="opengl")
+        read_trajectory(tmp_path / "traj.txt", LIKE, convention="opengl")
 
 
 @pytest.mark.parametrize("head", ["#poses\n", "# a\n#b\n\n", "", "#\n"])

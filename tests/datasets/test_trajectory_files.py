@@ -25,7 +25,7 @@ FILES = {
     "realestate10k": ("path.txt", {}),
     "nerfstudio": ("transforms.json", {}),
     "colmap": (".", {}),
-    "matrices": ("matrices.txt", {"axes": "opengl", "direction": "c2w"}),
+    "matrices": ("matrices.txt", {"convention": "opengl", "pose": "c2w"}),
 }
 DIGITS = 1e-8  # RealEstate10K writes nine; the other formats all
 
@@ -69,12 +69,12 @@ def test_any_path_survives(kind: str, moves: list[Move]) -> None:
         assert_same_path(through(path, kind, Path(folder)), path, lens=kind != "matrices")
 
 
-@pytest.mark.parametrize(("axes", "direction"), list(product(("opencv", "opengl"), ("w2c", "c2w"))))
+@pytest.mark.parametrize(("convention", "pose"), list(product(("opencv", "opengl"), ("w2c", "c2w"))))
 @pytest.mark.parametrize("form", ["rows of 16", "rows of 12", "4x4", "3x4", "json", "npy", "commas"])
-def test_plain_matrices_in_all_forms_and_conventions(axes: str, direction: str, form: str, tmp_path: Path) -> None:
+def test_plain_matrices_in_all_forms_and_conventions(convention: str, pose: str, form: str, tmp_path: Path) -> None:
     path = named_path("spiral", LIKE, 3)
     file = tmp_path / "poses.txt"
-    write_trajectory(file, path, "matrices", axes=axes, direction=direction)
+    write_trajectory(file, path, "matrices", convention=convention, pose=pose)
     matrices = np.loadtxt(file).reshape(-1, 4, 4)
     if form in ("json", "npy"):
         file = file.with_suffix(f".{form}")
@@ -86,7 +86,7 @@ def test_plain_matrices_in_all_forms_and_conventions(axes: str, direction: str, 
             for row in rows.get(form, matrices.reshape(-1, 4)).tolist()
         ]
         file.write_text("# poses\n\n" + "\n".join(lines))
-    assert_same_path(read_trajectory(file, LIKE, axes, direction), path)
+    assert_same_path(read_trajectory(file, LIKE, convention, pose), path)
 
 
 def test_conventions_by_hand(tmp_path: Path) -> None:
@@ -196,18 +196,18 @@ def test_a_broken_lens_names_its_file(tmp_path: Path) -> None:
 
 def test_a_convention_is_asked_for_where_the_file_does_not_say_and_refused_where_it_does(tmp_path: Path) -> None:
     write_trajectory(tmp_path / "poses.txt", [LIKE], "matrices")
-    with pytest.raises(UserError, match="add --convention opencv or opengl, and --pose c2w or w2c"):
-        read_trajectory(tmp_path / "poses.txt", LIKE, axes="opencv")
+    with pytest.raises(UserError, match="give `convention` opencv or opengl, and `pose` c2w or w2c"):
+        read_trajectory(tmp_path / "poses.txt", LIKE, convention="opencv")
     write_trajectory(tmp_path / "transforms.json", [LIKE])
     assert_same_path(read_trajectory(tmp_path / "transforms.json", LIKE, "opengl", "c2w"), [LIKE])
     with pytest.raises(UserError, match="nerfstudio files are opengl c2w, not opencv"):
-        read_trajectory(tmp_path / "transforms.json", LIKE, axes="opencv")
+        read_trajectory(tmp_path / "transforms.json", LIKE, convention="opencv")
 
 
 def test_no_file_and_no_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no camera path"):
         read_trajectory(tmp_path / "nowhere.txt", LIKE)
-    with pytest.raises(UserError, match=r"a folder without images\.txt"):
+    with pytest.raises(UserError, match=r"holds none of the files of a path: images\.bin"):
         read_trajectory(tmp_path, LIKE)
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"no text|not a text file"):

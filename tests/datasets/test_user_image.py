@@ -75,7 +75,7 @@ def test_the_lens_in_every_way_that_cameras_write_it(tags: dict, focal_px: float
 
 def test_who_tells_the_field_of_view(tmp_path: Path) -> None:
     file = save(tmp_path / "a.jpg", film_mm=28)
-    assert (read_photograph(file, 40).fov_deg, read_photograph(file, 40).fov_from) == (40, "--fov")
+    assert (read_photograph(file, 40).fov_deg, read_photograph(file, 40).fov_from) == (40, "given")
     for film_mm in (0, 65535):  # unknown, and nonsense: a telescope
         photograph = read_photograph(save(tmp_path / "b.jpg", film_mm=film_mm))
         assert (photograph.fov_deg, photograph.fov_from) == (DEFAULT_FOV_DEG, "default")

@@ -107,7 +107,7 @@ def test_packing_without_videos_fails_and_goes_on_when_they_are_there(tmp_path: 
 
 def test_videos_need_camera_files(chunks: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no camera files"):
-        open_sources(chunks, videos=tmp_path)
+        open_sources(chunks, from_videos=tmp_path)
 
 
 def test_without_pyav_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_packing_from_videos(tmp_path: Path) -> None:
         url = f"https://www.youtube.com/watch?v={'abc' if name != 'gone' else 'xyz'}"
         text = format_realestate10k(url, [time_us(number) for number in numbers], CAMERA.expand(4, -1))
         (cameras / f"{name}.txt").write_text(text)
-    (clips,) = open_sources(tmp_path / "cameras", videos=tmp_path / "videos").values()
+    (clips,) = open_sources(tmp_path / "cameras", from_videos=tmp_path / "videos").values()
     skipped = write_pack(clips, tmp_path / "pack/train", Recipe((HEIGHT,)))
     assert set(skipped) == {"gone", "two, 1 frames"}
     assert "needs xyz.mp4" in skipped["gone"]

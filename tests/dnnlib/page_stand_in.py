@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib import UserError
-from dnnlib.page import Send, Studio, Upload, create_app
+from dnnlib.page import Made, Opened, OpenedPath, Plan, Send, Studio, Upload, create_app
 
 TOKEN = "word-of-this-run"
 
@@ -25,19 +25,26 @@ class StandIn:
     def __init__(self) -> None:
         self.go_on = threading.Event()
 
-    def open(self, upload: Upload) -> dict[str, Any]:
+    def open(self, upload: Upload) -> Opened:
         content = upload.file.read_bytes()
         if content == b"broken":
             raise UserError(f"{upload.file} is not a whole image")
         if content == b"crash":
             raise RuntimeError("secret")
         upload.file.with_name("photograph.jpg").write_bytes(content)
-        return {"fov": 58.0}
+        return Opened(3, 2, 58.0, "default")
 
-    def plan(self, upload: Upload, request: Mapping[str, Any]) -> dict[str, Any]:
-        return {"cameras": [[1.0] * 16] * request["frames"]}
+    def open_path(self, path: Upload) -> OpenedPath:
+        files = sorted(path.file.iterdir()) if path.file.is_dir() else [path.file]
+        for file in files:
+            if file.read_bytes() == b"broken":
+                raise UserError(f"{file}: line 1")
+        return OpenedPath("files", len(files), False)
 
-    def render(self, upload: Upload, request: Mapping[str, Any], folder: Path, send: Send) -> dict[str, Any]:
+    def plan(self, upload: Upload, path: Upload | None, request: Mapping[str, Any]) -> Plan:
+        return Plan(58.0, path.name if path else "default", [[1.0] * 16] * request["frames"])
+
+    def render(self, upload: Upload, path: Upload | None, request: Mapping[str, Any], folder: Path, send: Send) -> Made:
         if request.get("frames") == 0:
             raise UserError(f"{folder}/path.txt: 0 frames")
         if "crash" in request:
@@ -47,7 +54,7 @@ class StandIn:
             send({"progress": 0.5})
         (folder / "frame.png").write_bytes(upload.file.read_bytes())
         send({"frame": "frame.png"})
-        return {"files": []}
+        return Made()
 
 
 @contextmanager

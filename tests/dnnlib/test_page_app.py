@@ -50,7 +50,7 @@ def test_a_photograph_goes_in_and_news_come_out(web: Any) -> None:
     assert web.get(f"{visitor.base}/photographs/{visitor.answer['photograph']}").get_json() == visitor.answer
     result = visitor.render()
     lasting = visitor.news(result)
-    assert lasting == [{"frame": "frame.png"}, {"done": {"files": []}}]
+    assert lasting == [{"frame": "frame.png"}, {"done": {"report": "", "files": []}}]
     assert visitor.news(result) == lasting  # whoever comes later hears them, too
     with web.get(f"{visitor.base}/files/{result}/frame.png") as answer:
         assert (answer.get_data(), answer.mimetype) == (b"pixels", "image/png")
@@ -63,6 +63,47 @@ def test_a_photograph_goes_in_and_news_come_out(web: Any) -> None:
 def test_paths_are_told_in_their_order(web: Any) -> None:
     answer = web.get(f"/{TOKEN}/paths")
     assert [name for name, _ in json.loads(answer.get_data(), object_pairs_hook=list)] == ["pan", "dolly"]
+
+
+def bring_path(visitor: Visitor, *files: tuple[str, bytes]) -> Any:
+    data = {"file": [(io.BytesIO(content), name) for name, content in files]}
+    return visitor.web.post(f"{visitor.base}/path-files", data=data, content_type="multipart/form-data")
+
+
+def test_the_files_of_a_path_are_kept_until_others_come(web: Any) -> None:
+    visitor = Visitor(web)
+    answers = [bring_path(visitor, ("a/images.bin", b"1"), ("cameras.bin", b"2")).get_json() for _ in range(5)]
+    assert [answers[0][name] for name in ("name", "kind", "cameras")] == ["images.bin, cameras.bin", "files", 2]
+    for answer, gone in ((answers[0], True), (answers[4], False)):
+        body = {"photograph": visitor.answer["photograph"], "path_file": answer["path_file"], "frames": 1}
+        planned = web.post(f"{visitor.base}/plans", json=body)
+        assert planned.status_code == (400 if gone else 200)
+        if gone:
+            assert planned.get_json()["error"] == "the file of the path is gone: choose it again"
+        else:
+            assert planned.get_json()["fov_from"] == "images.bin, cameras.bin"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "0 files: choose one"),
+        ([("a.txt", b"")] * 9, "9 files: choose one"),
+        ([("a.txt", b""), ("b/a.txt", b"")], "two of the files are called a.txt"),
+        ([("walk.txt", b"broken")], "walk.txt: line 1"),
+        ([("a.txt", b""), ("walk.txt", b"broken")], "walk.txt: line 1"),
+    ],
+)
+def test_what_is_no_path_is_one_line_and_leaves_nothing(
+    web: Any, tmp_path: Path, files: list[tuple[str, bytes]], said: str
+) -> None:
+    visitor = Visitor(web)
+    before = sorted(tmp_path.rglob("*"))
+    answer = bring_path(visitor, *files)
+    assert (answer.status_code, said in answer.get_json()["error"]) == (400, True)
+    assert str(tmp_path) not in answer.get_json()["error"]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert web.post(f"{visitor.base}/path-files", data=b"no form").status_code == 400
 
 
 def test_errors_are_said_without_paths_of_the_server(
@@ -99,7 +140,7 @@ def test_what_is_refused_is_deleted(web: Any, tmp_path: Path) -> None:
 def test_other_sites_change_nothing(web: Any, tmp_path: Path, site: dict[str, str]) -> None:
     visitor = Visitor(web)
     before = sorted(tmp_path.rglob("*"))
-    for path in ("visits", "photographs", "plans", "results"):
+    for path in ("visits", "photographs", "path-files", "plans", "results"):
         address = f"/{TOKEN}/visits" if path == "visits" else f"{visitor.base}/{path}"
         assert web.post(address, data=b"{}", headers=site).status_code == 403
     assert web.delete(f"{visitor.base}/results/1", headers=site).status_code == 403

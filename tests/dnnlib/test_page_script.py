@@ -13,6 +13,7 @@ import torch
 
 import dnnlib.page
 from datasets.trajectories import Move
+from datasets.trajectory_files import PATH_SUFFIXES
 from torch_utils.cameras import Camera
 
 STATIC = Path(dnnlib.page.__file__).with_name("static")
@@ -37,6 +38,11 @@ def test_every_element_that_is_asked_for_is_on_the_page() -> None:
     made = set(re.findall(r'\bid="(\w+)"', html))
     asked = {name for module in MODULES for name in re.findall(r'\$\("(\w+)"\)', module.read_text())}
     assert asked <= made | set(vars_of_moves())
+
+
+def test_the_page_offers_to_choose_every_kind_of_path_file() -> None:
+    (offered,) = re.findall(r'id="pathfile"[^>]* accept="([^"]+)"', (STATIC / "page.html").read_text())
+    assert offered.split(",") == list(PATH_SUFFIXES)
 
 
 def vars_of_moves() -> tuple[str, ...]:

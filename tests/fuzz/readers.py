@@ -32,6 +32,7 @@ MOST_S = 5.0
 MOST_BYTES = 500 << 20
 _TEXTS = ("nan", "inf", "-1", "0", "1e999", "9" * 5000, "-9223372036854775809", "\x1b]0;x\x07", "\0", "é" * 50, "../x")
 _VALUES = (None, True, [], {}, "", "x", -1, 0, 1e308, 10**400, float("nan"), [[]], {"a": 1}, "../../x", "\x1b", 2**63)
+NOISE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 _NUMBERS = (b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7, b"\0" * 7 + b"\1")
 
 Reader = Callable[[Path], Any]
@@ -85,85 +86,114 @@ def _json(data: bytes, rng: random.Random) -> bytes | None:
         sys.set_int_max_str_digits(4300)
 
 
-def write_originals(folder: Path) -> dict[str, tuple[Path, str, Reader]]:
+class Originals(dict[str, tuple[Path, str, Reader]]):
     """Whole files: name -> (folder to copy, the file in it to change, what reads the copied folder)."""
-    from datasets.chunks import ChunkClips
-    from datasets.pack_writer import write_pack
-    from datasets.packed import PackedClips, Recipe
-    from datasets.pairs import FramePair, read_pairs, write_pairs
-    from datasets.synthetic import SyntheticClips, write_chunks
-    from datasets.trajectory_files import FORMATS, read_trajectory, write_trajectory
-    from metrics.reference import load_reference
-    from metrics.saved import open_results
-    from torch_utils.cameras import Camera
-    from torch_utils.depth import read_stored_depth, save_stored_depth
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def add(self, name: str, file: str, reader: Reader) -> Path:
+        """A new folder, in which the caller writes the file."""
+        (self.folder / name).mkdir()
+        self[name] = (self.folder / name, file, reader)
+        return self.folder / name
+
+
+def write_originals(folder: Path) -> Originals:
+    """One of every file that is read."""
+    found = Originals(folder)
+    for write in (_write_training, _write_clips, _write_cameras, _write_pictures, _write_results):
+        write(found)
+    return found
+
+
+def _write_training(found: Originals) -> None:
     from training.checkpoint import load_newest_state, save_state
     from training.model_io import load_network, save_network
     from training.precond import NVPrecond
     from training.reporting import _forget_after
 
-    found: dict[str, tuple[Path, str, Reader]] = {}
-
-    def add(name: str, file: str, reader: Reader) -> Path:
-        (folder / name).mkdir()
-        found[name] = (folder / name, file, reader)
-        return folder / name
-
-    place = add("released", "net.pkl", lambda copy: load_network(copy / "net.pkl"))
+    place = found.add("released", "net.pkl", lambda copy: load_network(copy / "net.pkl"))
     shutil.copy(DATA / "released-layout-uncond.pkl", place / "net.pkl")
-    place = add("network", "net.safetensors", lambda copy: load_network(copy / "net.safetensors"))
+    place = found.add("network", "net.safetensors", lambda copy: load_network(copy / "net.safetensors"))
     save_network(place / "net.safetensors", NVPrecond(**TINY).eval(), {"images": 7})
-    place = add("state", "training-state-0000001.000.pt", load_newest_state)
+    place = found.add("state", "training-state-0000001.000.pt", load_newest_state)
     save_state(place, 1000, {"net": {"weight": torch.ones(3, 4)}, "losses": [1.0]})
-    place = add("stats", "stats.jsonl", lambda copy: _forget_after(10, copy / "stats.jsonl"))
+    place = found.add("stats", "stats.jsonl", lambda copy: _forget_after(10, copy / "stats.jsonl"))
     (place / "stats.jsonl").write_text('{"images": 4, "loss": 1.0}\n{"images": 12, "loss": 0.5}\n')
+
+
+def _write_clips(found: Originals) -> None:
+    from datasets.chunks import ChunkClips
+    from datasets.pack_writer import write_pack
+    from datasets.packed import PackedClips, Recipe
+    from datasets.pairs import FramePair, read_pairs, write_pairs
+    from datasets.synthetic import SyntheticClips, write_chunks
 
     def view(clips: Any) -> Any:
         return clips.names and clips.open(0).view(0)
 
     for name, kind in (("chunk", "*.torch"), ("chunk index", "index.json")):
-        place = add(name, kind, lambda copy: view(ChunkClips(copy / "test")))
+        place = found.add(name, kind, lambda copy: view(ChunkClips(copy / "test")))
         write_chunks(place, "test", SyntheticClips("test", 1, frames=3, width=16, height=16))
     for name, kind in (("shard", "*.safetensors"), ("pack index", "pack.json")):
-        place = add(name, kind, lambda copy: view(PackedClips(copy)))
-        write_pack(ChunkClips(folder / "chunk" / "test"), place, Recipe((16,), "png"))
+        place = found.add(name, kind, lambda copy: view(PackedClips(copy)))
+        write_pack(ChunkClips(found.folder / "chunk" / "test"), place, Recipe((16,), "png"))
+    place = found.add("pairs", "pairs.json", lambda copy: read_pairs(copy / "pairs.json"))
+    write_pairs(place / "pairs.json", [FramePair("a", 0, 1), FramePair("b", 2, 1)])
+
+
+def _write_cameras(found: Originals) -> None:
+    from datasets.trajectory_files import FORMATS, read_trajectory, write_trajectory
+    from torch_utils.cameras import Camera
 
     camera = Camera.from_fov(64, 48, 60)
     for kind in FORMATS:
         file = {"realestate10k": "path.txt", "nerfstudio": "transforms.json", "colmap": "images.txt"}.get(kind, "m.txt")
         conventions = ("opencv", "w2c") if kind == "matrices" else ()
-        place = add(kind, file, lambda copy, file=file, more=conventions: read_trajectory(copy / file, camera, *more))
+        place = found.add(
+            kind, file, lambda copy, file=file, more=conventions: read_trajectory(copy / file, camera, *more)
+        )
         write_trajectory(place if kind == "colmap" else place / file, [camera] * 3, kind)
-    place = add("lenses", "cameras.txt", lambda copy: read_trajectory(copy / "images.txt", camera))
+    place = found.add("lenses", "cameras.txt", lambda copy: read_trajectory(copy / "images.txt", camera))
     write_trajectory(place, [camera] * 3, "colmap")
-    place = add("array", "m.npy", lambda copy: read_trajectory(copy / "m.npy", camera, "opencv", "w2c"))
+    place = found.add("array", "m.npy", lambda copy: read_trajectory(copy / "m.npy", camera, "opencv", "w2c"))
     np.save(place / "m.npy", np.tile(np.eye(4), (3, 1, 1)))
-    place = add("pairs", "pairs.json", lambda copy: read_pairs(copy / "pairs.json"))
-    write_pairs(place / "pairs.json", [FramePair("a", 0, 1), FramePair("b", 2, 1)])
 
-    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+
+def _write_pictures(found: Originals) -> None:
+    from PIL import Image
+
+    from torch_utils.depth import read_stored_depth, save_stored_depth
+
     for suffix in ("png", "jpeg", "webp", "gif", "tiff", "bmp"):
-        from PIL import Image
-
-        place = add(f"picture {suffix}", f"a.{suffix}", lambda copy, suffix=suffix: read_image(copy / f"a.{suffix}"))
-        Image.fromarray(noise).save(place / f"a.{suffix}")
+        place = found.add(
+            f"picture {suffix}", f"a.{suffix}", lambda copy, suffix=suffix: read_image(copy / f"a.{suffix}")
+        )
+        Image.fromarray(NOISE).save(place / f"a.{suffix}")
     for suffix in ("png", "npy"):
-        place = add(f"depth {suffix}", f"a.depth.{suffix}", lambda copy: read_stored_depth(copy / "a.png", 4, 4))
+        place = found.add(f"depth {suffix}", f"a.depth.{suffix}", lambda copy: read_stored_depth(copy / "a.png", 4, 4))
         save_stored_depth(place / "a.png", torch.ones(4, 4))
         if suffix == "npy":
             (place / "a.depth.png").unlink()
             np.save(place / "a.depth.npy", np.ones((4, 4), np.float32))
-    place = add("results", "run.json", open_results)
+
+
+def _write_results(found: Originals) -> None:
+    from metrics.reference import load_reference
+    from metrics.saved import open_results
+
+    place = found.add("results", "run.json", open_results)
     for role in ("src", "tgt", "sample"):
-        save_png(place / f"{role}_000000.png", noise)
+        save_png(place / f"{role}_000000.png", NOISE)
     (place / "run.json").write_text(json.dumps({"options": {"range_selection": "mid"}, "images": []}))
-    place = add("archive", "results.zip", lambda copy: list(open_results(copy / "results.zip").batches(1, 1)))
-    shutil.make_archive(str(place / "results"), "zip", folder / "results")
-    place = add("reference", "ref.npz", lambda copy: load_reference(copy / "ref.npz"))
+    place = found.add("archive", "results.zip", lambda copy: list(open_results(copy / "results.zip").batches(1, 1)))
+    shutil.make_archive(str(place / "results"), "zip", found.folder / "results")
+    place = found.add("reference", "ref.npz", lambda copy: load_reference(copy / "ref.npz"))
     file = io.BytesIO()
     np.savez(file, about=np.array(json.dumps({"detectors": {}})))
     (place / "ref.npz").write_bytes(file.getvalue())
-    return found
 
 
 def attack(original: tuple[Path, str, Reader], seed: int) -> str | None:

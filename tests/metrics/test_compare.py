@@ -116,7 +116,7 @@ def test_numbers_from_files(tmp_path: Path) -> None:
     assert read.settings == {"sigma_min": 3, "versions.torch": "2", "device": "cpu"}
     for content in ("[1]", '{"metrics": {"psnr": 3}, "pairs": []}', '{"seed": "x", "psnr": 3}', '{"run": 3}'):
         (tmp_path / "wrong.json").write_text(content)
-        with pytest.raises(UserError, match="no numbers of pairs"):
+        with pytest.raises(UserError, match="neither a list of pairs"):
             read_judged(tmp_path / "wrong.json")
     write_pair_lines(tmp_path / "list.jsonl", dict(enumerate(KEYS)))
     with pytest.raises(UserError, match="no numbers of them"):

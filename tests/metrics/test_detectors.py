@@ -77,7 +77,7 @@ def test_missing_download_says_what_to_put_where(server: str, tmp_path: Path, mo
     monkeypatch.setattr("metrics.detectors.INCEPTION_URL", f"{server}/elsewhere.pt")
     with pytest.raises(UserError) as error:
         load("inception")
-    for part in (f"{server}/elsewhere.pt", str(tmp_path), "--weights inception=FILE"):
+    for part in (f"{server}/elsewhere.pt", str(tmp_path), "`weights` inception=FILE"):
         assert part in str(error.value)
 
 
@@ -98,7 +98,7 @@ def test_dinov2_is_the_class_token_of_the_library(dinov2: Path) -> None:
 
 
 def test_dinov2_that_is_not_whole(dinov2: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"facebook/dinov2-large into a folder and give --weights dinov2=FOLDER"):
+    with pytest.raises(UserError, match=r"facebook/dinov2-large into a folder and give `weights` dinov2=FOLDER"):
         load("dinov2", tmp_path)
     from safetensors.torch import load_file, save_file
 
@@ -167,7 +167,7 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_torchscript_that_nobody_vouches_for_is_refused(inception: Path) -> None:
-    with pytest.raises(UserError, match="if you trust whoever made it, give --weights inception=trusted:"):
+    with pytest.raises(UserError, match="if you trust whoever made it, give `weights` inception=trusted:"):
         load("inception", inception)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import re
@@ -10,17 +11,21 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from datasets.config import open_pairs
 from datasets.synthetic import SyntheticClips, write_chunks
 from tests.golden import TINY
-from torch_utils.batches import Batch
+from torch_utils.batches import Batch, collate
+from torch_utils.distributed import Processes, start_processes
 from training.checkpoint import load_newest_state
 from training.config import TrainingConfig
 from training.network_config import NetworkConfig
+from training.training_loop import Trainer, train
 
 # Processes are forked from a clean one that has torch loaded: as good as new, at a tenth of the time.
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -113,11 +118,6 @@ def _train(
     if world_size > 1:
         where = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world_size, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
         os.environ.update({name: str(value) for name, value in where.items()})
-    import logging
-
-    from torch_utils.distributed import start_processes
-    from training.training_loop import Trainer, train
-
     if signal_after and rank == 0:
         number, images = signal_after
         step = Trainer.step
@@ -166,3 +166,30 @@ def relative_difference(a: dict[Any, torch.Tensor | float], b: dict[Any, torch.T
 
 def state_names(outdir: Path) -> list[str]:
     return sorted(path.name for path in outdir.iterdir() if re.match(r"\.?training-state", path.name))
+
+
+def after_steps(config: TrainingConfig, processes: Processes, count: int = 4) -> Trainer:
+    """A trainer after some steps."""
+    trainer, pairs = Trainer(config, processes), open_pairs(config.training_pairs(), config.resolution)
+    for _ in range(count):
+        trainer.step(collate([pairs[number] for number in trainer.image_numbers(trainer.images)]))
+    return trainer
+
+
+def wait_for(condition: Callable[[], bool], timeout: float = 240) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def assert_same_run(outdir: Path, whole: Path) -> None:
+    """Bit by bit the same losses, and the same weights, moments and averages in the end."""
+    assert losses(outdir) == losses(whole)
+    mine, reference = final_tensors(outdir), final_tensors(whole)
+    assert mine.keys() == reference.keys()
+    assert all(torch.equal(mine[name], reference[name]) for name in reference)
+
+
+def read_lines(outdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (outdir / "stats.jsonl").read_text().splitlines()]

@@ -117,4 +117,4 @@ def test_choice(sampler: NovelViewSampler, caplog: pytest.LogCaptureFixture) -> 
     assert choose_batch("auto", sampler, 1) == choose_batch("auto", sampler, 0) == 1
     with caplog.at_level(logging.INFO):
         assert choose_batch("auto", sampler, 2) == 2
-    assert "--batch auto: 2 images at once" in caplog.text
+    assert "batch auto: 2 images at once" in caplog.text

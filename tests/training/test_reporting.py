@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dnnlib.imaging import read_image
-from training.reporting import Reporter, logging_to
+from training.reporting import RunLog, logging_to
 
 
 def read_stats(folder: Path) -> list[dict]:
@@ -21,13 +21,13 @@ def test_status_goes_to_all_places(tmp_path: Path, caplog: pytest.LogCaptureFixt
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     caplog.set_level(logging.INFO)
-    reporter = Reporter(tmp_path, 0, 4000)
-    reporter.advance(1000)
+    log = RunLog(tmp_path, 0, 4000)
+    log.advance(1000)
     with logging_to(tmp_path / "log.txt"):
-        reporter.status(1000, {"loss": 0.5})
-        reporter.record(1000, {"psnr/mid": 20.0})
-    reporter.picture("samples", 1000, Image.new("RGB", (8, 4)))
-    reporter.close()
+        log.status(1000, {"loss": 0.5})
+        log.record(1000, {"psnr/mid": 20.0})
+    log.picture("samples", 1000, Image.new("RGB", (8, 4)))
+    log.close()
     status, metrics = read_stats(tmp_path)
     assert (status["images"], status["loss"]) == (1000, 0.5)
     assert status["images_per_second"] > 0
@@ -46,5 +46,5 @@ def test_status_goes_to_all_places(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_going_on_forgets_what_comes_after(tmp_path: Path) -> None:
     lines = [json.dumps({"images": images}) for images in (4, 8, 12)]
     (tmp_path / "stats.jsonl").write_text("\n".join([*lines, '{"images": 16, "lo']))
-    Reporter(tmp_path, 8, 16).close()
+    RunLog(tmp_path, 8, 16).close()
     assert [line["images"] for line in read_stats(tmp_path)] == [4, 8]

@@ -15,11 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.trajectories import Move
+from datasets.trajectories import Move, named_path
+from datasets.trajectory_files import write_trajectory
 from datasets.user_image import Photograph, read_photograph
 from dnnlib import UserError, imaging
-from dnnlib.page import Upload
+from dnnlib.page import Made, Opened, OpenedPath, Upload
 from metrics.neighbours import NeighbourReport
+from tests.datasets.colmap_models import write_binary_model, write_text_model
 from tests.golden import tiny_network
 from torch_utils.cameras import Camera
 from training import viewer
@@ -46,14 +48,18 @@ def upload(tmp_path: Path) -> Upload:
     return Upload("my photo.png", tmp_path / "original")
 
 
-def render(renderer: PageRenderer, upload: Upload, folder: Path, **request: Any) -> tuple[list[Mapping], dict]:
+def render(renderer: PageRenderer, upload: Upload, folder: Path, **request: Any) -> tuple[list[Mapping], Made]:
     folder.mkdir(exist_ok=True)
     news: list[Mapping] = []
-    return news, renderer.render(upload, request, folder, news.append)
+    return news, renderer.render(upload, None, request, folder, news.append)
+
+
+def plan(renderer: PageRenderer, upload: Upload, request: Mapping[str, Any], path: Upload | None = None) -> list:
+    return renderer.plan(upload, path, request).cameras
 
 
 def test_opening_tells_lens_and_size_and_leaves_a_picture_to_show(renderer: PageRenderer, upload: Upload) -> None:
-    assert renderer.open(upload) == {"fov": 58.0, "fov_from": "default", "width": 30, "height": 20}
+    assert renderer.open(upload) == Opened(30, 20, 58.0, "default")
     with Image.open(upload.file.with_name("photograph.jpg")) as image:
         assert (image.format, image.size) == ("JPEG", (30, 20))
 
@@ -103,12 +109,15 @@ def test_a_draft_has_the_camera_of_the_picture_it_announces(
 
     monkeypatch.setattr(NovelViewSampler, "__call__", watch)
     wish = {"move": {"pan_deg": 7, "forward": 0.5, "zoom": 1.2}, "fov": 50, "scene_scale": 2}
-    assert render(renderer, upload, tmp_path / "draft", **wish, preview=True) == ([{"frame": "frame_000000.png"}], {})
+    assert render(renderer, upload, tmp_path / "draft", **wish, preview=True) == (
+        [{"frame": "frame_000000.png"}],
+        Made(),
+    )
     render(renderer, upload, tmp_path / "view", **wish)
     draft, view = cameras
     assert torch.equal(draft.intrinsics, view.intrinsics)
     assert torch.equal(draft.extrinsics, view.extrinsics)
-    (planned,) = renderer.plan(upload, wish)["cameras"]
+    (planned,) = plan(renderer, upload, wish)
     square = view.crop_center()
     assert planned[:4] == pytest.approx((square.focal_and_center / square.width).tolist())
     assert planned[4:] == pytest.approx(view.extrinsics.flatten().tolist())
@@ -116,10 +125,10 @@ def test_a_draft_has_the_camera_of_the_picture_it_announces(
 
 def test_key_frames_are_a_path_of_moves(renderer: PageRenderer, upload: Upload) -> None:
     keys = [{"time": 0}, {"time": 1, "pan_deg": 20, "right": 0.5}]
-    cameras = renderer.plan(upload, {"keys": keys, "frames": 3})["cameras"]
+    cameras = plan(renderer, upload, {"keys": keys, "frames": 3})
     for key, camera in zip(keys, cameras[::2], strict=True):
         move = {name: value for name, value in key.items() if name != "time"}
-        assert camera == pytest.approx(renderer.plan(upload, {"move": move})["cameras"][0])
+        assert camera == pytest.approx(plan(renderer, upload, {"move": move})[0])
 
 
 def test_a_draft_takes_the_base_network_alone(sampler: NovelViewSampler) -> None:
@@ -139,20 +148,67 @@ def test_samples_and_their_spread_are_told_with_each_frame(
         "frame": "frame_000001.png", "samples": ["frame_000001_seed6.png"], "spread": "spread_000001.png"
     }  # fmt: skip
     assert [event["progress"] for event in news if "progress" in event][-1] == 1
-    assert "trajectory.json" in end["files"]
-    assert "TSED" in end["report"]
+    assert "trajectory.json" in end.files
+    assert "TSED" in end.report
     assert json.loads((tmp_path / "path" / "trajectory.json").read_text())["photograph"]["name"] == "my photo.png"
 
 
-def test_a_file_of_a_path_is_what_the_visitor_sent(renderer: PageRenderer, upload: Upload, tmp_path: Path) -> None:
-    text = "1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 -.5 0 1 0 0 0 0 1 0\n"
-    wish = {"file": {"name": "poses.txt", "text": text, "convention": "opencv", "pose": "w2c"}}
-    before = sorted(upload.file.parent.iterdir())
-    assert len(renderer.plan(upload, wish)["cameras"]) == 2
-    assert len(renderer.plan(upload, {**wish, "frames": 1})["cameras"]) == 1
-    assert sorted(upload.file.parent.iterdir()) == before
+POSES = "1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 -.5 0 1 0 0 0 0 1 0\n"
+
+
+@pytest.fixture
+def poses(tmp_path: Path) -> Upload:
+    file = tmp_path / "poses.txt"
+    file.write_text(POSES)
+    return Upload("poses.txt", file)
+
+
+def test_a_file_of_matrices_needs_their_convention(renderer: PageRenderer, upload: Upload, poses: Upload) -> None:
+    wish = {"path_file": "1", "convention": "opencv", "pose": "w2c"}
+    assert renderer.open_path(poses) == OpenedPath("matrices", 2, True)
+    assert len(plan(renderer, upload, wish, poses)) == 2
+    assert len(plan(renderer, upload, {**wish, "frames": 1}, poses)) == 1
     with pytest.raises(UserError, match=r"poses.txt: .* Axes opencv .* Matrices are c2w"):
-        renderer.plan(upload, {"file": {"name": "poses.txt", "text": text}})
+        plan(renderer, upload, {"path_file": "1"}, poses)
+
+
+def test_what_is_left_out_of_a_file_is_told_in_words_of_the_page(
+    renderer: PageRenderer, upload: Upload, tmp_path: Path
+) -> None:
+    write_text_model(tmp_path, "RADIAL 30 20 25 12 10 0.1 0", "1 1 0 0 0 0 0 0 1 a.png\n\n")
+    notes = renderer.plan(upload, Upload("model", tmp_path), {"path_file": "1", "fov": 50}).notes
+    assert notes[0].startswith("lens distortion is left out (RADIAL")
+    assert notes[1] == "the principal point is off the middle, which is left out: the lens is told by Field of view"
+
+
+@pytest.mark.parametrize("form", ["keys.json", "binary", "text", "zip", "poses.npy", "transforms.json"])
+def test_the_page_reads_what_the_command_line_reads(
+    form: str, renderer: PageRenderer, upload: Upload, tmp_path: Path
+) -> None:
+    """And with the same cameras: each of these goes half a unit to the right."""
+    file, wish = tmp_path / form, {"path_file": "1"}
+    like = Camera.from_fov(58, 30, 20)
+    cameras = named_path("truck", like, 2, 0.5)
+    if form == "keys.json":
+        file.write_text('{"key_frames": [{"truck": 0.5}]}')
+        wish |= {"frames": 2}
+    elif form == "poses.npy":
+        np.save(file, np.stack([camera.extrinsics.numpy() for camera in cameras]))
+        wish |= {"convention": "opencv", "pose": "w2c"}
+    elif form == "transforms.json":
+        write_trajectory(file, cameras)
+    else:
+        file.mkdir()
+        write_trajectory(file, cameras, "colmap")
+        if form == "binary":
+            write_binary_model(file, "PINHOLE 30 20 18 18 15 10", ["a.png", "b.png"], step=-0.5)
+        if form == "zip":
+            shutil.make_archive(str(tmp_path / "model"), "zip", file)
+            file = tmp_path / "model.zip"
+    path = Upload(form, file)
+    assert renderer.open_path(path).cameras == 2  # with the photograph's own
+    first, last = plan(renderer, upload, wish, path)
+    assert [last[7] - first[7], last[11], last[15]] == pytest.approx([-0.5, 0, 0], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -182,21 +238,18 @@ def test_a_file_of_a_path_is_what_the_visitor_sent(renderer: PageRenderer, uploa
         {"keys": [{"time": 0}, {"time": 1, "zoom": -1}]},
         {"keys": [{"time": 0}, {"time": 1}], "frames": 1},
         {"file": "/etc/passwd"},
-        {"file": {}},
-        {"file": {"name": "/etc/passwd"}},
-        {"file": {"name": "x." + "y" * 5000, "text": ""}},
-        {"file": {"name": "../../x.txt", "text": "root:x:0"}},
-        {"file": {"name": "x.json", "text": "[" * 5000}},
-        {"file": {"name": "x.txt", "text": "1 0 0 0 0 1 0 0 0 0 1 0", "convention": "banana", "pose": "w2c"}},
-        {"file": {"name": "x.txt", "text": "1 0 0 0 0 1 0 0 0 0 1 0", "convention": ["opencv"], "pose": "w2c"}},
-        {"file": {"name": "x.txt", "text": "1 0 0 0 0 1 0 0 0 0 1 0\n" * 601, "convention": "opencv", "pose": "w2c"}},
+        {"path_file": None},
+        {"path_file": "1", "convention": "banana", "pose": "w2c"},
+        {"path_file": "1", "convention": ["opencv"], "pose": "w2c"},
+        {"path_file": "1", "path": "pan"},
+        {"path_file": "1", "frames": 601},
     ],
 )
 def test_what_cannot_be_meant_is_one_line_without_flags_and_files_of_the_server(
-    renderer: PageRenderer, upload: Upload, tmp_path: Path, wish: dict
+    renderer: PageRenderer, upload: Upload, poses: Upload, tmp_path: Path, wish: dict
 ) -> None:
     with pytest.raises(UserError) as caught:
-        renderer.plan(upload, wish)
+        renderer.plan(upload, poses, wish)
     text = str(caught.value)
     assert "--" not in text
     assert "`" not in text
@@ -215,4 +268,4 @@ def test_how_to_render_is_checked_too(renderer: PageRenderer, upload: Upload, tm
 def test_a_photograph_that_went_is_said_to_be_gone(renderer: PageRenderer, upload: Upload) -> None:
     shutil.rmtree(upload.file.parent)
     with pytest.raises((UserError, FileNotFoundError)):
-        renderer.plan(upload, {"move": vars(Move())})
+        renderer.plan(upload, None, {"move": vars(Move())})

@@ -60,9 +60,9 @@ def until(condition: Callable[[], object], what: str = "") -> None:
         time.sleep(0.03)
 
 
-def drop(browser: Any, file: Path, x: int = 300, y: int = 300) -> None:
-    """A real drag of a file from outside onto the page."""
-    data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+def drop(browser: Any, *files: Path, x: int = 300, y: int = 300) -> None:
+    """A real drag of files from outside onto the page."""
+    data = {"items": [], "files": list(map(str, files)), "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
         browser.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "data": data, "x": x, "y": y})
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from datasets.trajectories import PATHS
 from datasets.user_image import read_photograph
+from tests.datasets.colmap_models import write_binary_model
 from tests.view_images.driving import (
     click,
     done,
@@ -282,6 +283,8 @@ def test_the_file_of_a_path(page: Any, tmp_path: Path) -> None:
     until(lambda: "Choose the file of a path first" in message(page))
     page.execute_script("document.getElementById('paths').open = true")
     page.find_element("id", "pathfile").send_keys(str(file))
+    until(lambda: "poses.txt: matrices, 2 cameras" in page.find_element("id", "pathfacts").text)
+    assert "Say what the matrices are" in message(page)
     click(page, "follow")
     until(lambda: "do not tell their convention" in message(page))
     assert "--" not in message(page)
@@ -292,6 +295,22 @@ def test_the_file_of_a_path(page: Any, tmp_path: Path) -> None:
     click(page, "follow")
     until(lambda: done(page))
     assert page.find_element("id", "frame").get_property("max") == "1"
+
+
+def test_the_two_files_of_a_model_of_colmap_are_dropped_together(page: Any, tmp_path: Path) -> None:
+    folder = write_binary_model(tmp_path / "model", "PINHOLE 90 60 80 80 45 30", ["a.png", "b.png", "c.png"], step=-0.1)
+    drop(page, folder / "images.bin", folder / "cameras.bin")
+    until(lambda: "COLMAP, 3 cameras" in page.find_element("id", "pathfacts").text)
+    assert not page.find_element("id", "convention").is_displayed()
+    click(page, "follow")
+    until(lambda: done(page) and page.find_element("id", "frame").get_property("max") == "2")
+    page.refresh()
+    until(lambda: "COLMAP, 3 cameras" in page.find_element("id", "pathfacts").text)
+    set_value(page, "frames", 2)
+    click(page, "follow")
+    until(lambda: done(page) and page.find_element("id", "frame").get_property("max") == "1")
+    drop(page, folder / "images.bin")
+    until(lambda: "images.bin: half of a model of COLMAP" in message(page))
 
 
 def test_what_is_wrong_is_said_in_words_of_the_page(page: Any, tmp_path: Path) -> None:

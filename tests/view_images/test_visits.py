@@ -287,6 +287,7 @@ def test_the_lens_of_a_path_lasts_until_another_one(page: Any, tmp_path: Path) -
     page.execute_script("document.getElementById('paths').open = true")
     set_value(page, "name", "from a file")
     page.find_element("id", "pathfile").send_keys(str(tmp_path / "path.json"))
+    until(lambda: "path.json: nerfstudio, 2 cameras" in page.find_element("id", "pathfacts").text)
     click(page, "follow")
     until(lambda: done(page) and page.find_element("id", "frame").get_property("max") == "1")
     placeholder = "return document.getElementById('fov').placeholder"

@@ -3,7 +3,7 @@
 import {START, fromNumbers, moveTo, moved} from "./camera.mjs";
 import {KeyFrames} from "./keyframes.mjs";
 import {Results} from "./results.mjs";
-import {Said, Server} from "./server.mjs";
+import {Said, Server, sentence} from "./server.mjs";
 import {Stage} from "./stage.mjs";
 
 const $ = id => document.getElementById(id);
@@ -12,11 +12,11 @@ const AXES = [["pan_deg", "Pan °", -45, 45], ["tilt_deg", "Tilt °", -45, 45], 
 const FILE = "from a file";
 const KEPT = ["fov", "scale", "seed", "samples", "condition", "name", "frames", "amount", "keycount"]; // over a reload
 const FOLDED = ["numbers", "paths", "keyframes", "more"];
-const FRAME_MS = 1000 / 12;
+const FRAME_MS = 1000 / 12, MOST_FRAMES = 600;
 
 const memory = JSON.parse(sessionStorage.getItem("visit") ?? "{}");
 const server = new Server(memory.visit);
-const state = {photograph: null, move: {...START}, followed: null, asked: 0};
+const state = {photograph: null, move: {...START}, followed: null, asked: 0, pathFile: null};
 const number = id => $(id).value === "" ? undefined : Number($(id).value);
 const fov = () => number("fov") || state.followed?.fov || state.photograph?.fov || 58;
 const scale = () => number("scale") || 1;
@@ -45,7 +45,7 @@ const attempt = action => async (...values) => {
 function remember() {
   if (!state.photograph) return;
   Object.assign(memory, {visit: server.visit, photograph: state.photograph.photograph, move: state.move,
-    result: results?.result && {name: results.result, cameras: results.cameras}, keys: keyframes?.keys ?? [],
+    pathFile: state.pathFile, result: results?.result && {name: results.result, cameras: results.cameras}, keys: keyframes?.keys ?? [],
     values: Object.fromEntries(KEPT.map(id => [id, $(id).value])), open: FOLDED.filter(id => $(id).open)});
   sessionStorage.setItem("visit", JSON.stringify(memory));
 }
@@ -79,7 +79,7 @@ function begin(photograph) {
 function lens() {
   const {fov, fov_from} = state.followed ?? state.photograph;
   $("fov").placeholder = Number(fov.toFixed(1));
-  const source = {default: "nothing: a guess", path: "the path"}[fov_from] ?? fov_from;
+  const source = {default: "nothing: a guess", path: "the path", given: "you"}[fov_from] ?? fov_from;
   $("lens").textContent = `Field of view in degrees, of the shorter side; from ${source}.`;
 }
 
@@ -129,7 +129,7 @@ function change(move, source) {
 // A path tells its own lens; whoever goes on from it keeps that.
 const base = wish => ({
   photograph: state.photograph.photograph,
-  fov: number("fov") ?? (wish.path || wish.file ? undefined : state.followed?.fov),
+  fov: number("fov") ?? (wish.path || wish.path_file ? undefined : state.followed?.fov),
   seed: number("seed") ?? 0,
   scene_scale: scale(),
   ...wish,
@@ -184,6 +184,7 @@ const render = attempt(async (wish, cameras) => {
 async function plan(request) {
   const planned = await server.plan(request);
   if (!request.keys) state.followed = planned.fov_from === "path" ? planned : null;
+  $("pathnotes").textContent = planned.notes.map(note => `${sentence(note)} `).join("");
   lens();
   return planned.cameras.map(fromNumbers);
 }
@@ -238,15 +239,16 @@ const sketch = attempt(async wish => {
   }, FRAME_MS);
 });
 
-async function wantedPath() {
-  const file = $("pathfile").files[0], name = $("name").value, frames = number("frames");
+function wantedPath() {
+  const name = $("name").value, frames = number("frames");
   if (name !== FILE) return {path: name, frames, amount: number("amount")};
-  if (!file) throw new Said("Choose the file of a path first.");
+  if (!state.pathFile) throw new Said("Choose the file of a path first.");
+  const {path_file, matrices} = state.pathFile;
   const [convention, pose] = [$("convention").value, $("pose").value];
-  return {file: {name: file.name, text: await file.text(), convention, pose}, frames};
+  return {path_file, frames, ...(matrices ? {convention, pose} : {})};
 }
-$("follow").onclick = attempt(async () => render(await wantedPath()));
-$("sketch").onclick = attempt(async () => sketch(await wantedPath()));
+$("follow").onclick = attempt(() => render(wantedPath()));
+$("sketch").onclick = attempt(() => sketch(wantedPath()));
 $("renderkeys").onclick = () => render(keyframes.request);
 $("sketchkeys").onclick = () => sketch(keyframes.request);
 
@@ -254,12 +256,32 @@ function choosePath() {
   const path = paths[$("name").value];
   for (const element of document.querySelectorAll(".named")) element.hidden = !path;
   for (const element of document.querySelectorAll(".filed")) element.hidden = Boolean(path);
+  for (const element of document.querySelectorAll(".told")) element.hidden = Boolean(path) || !state.pathFile?.matrices;
   if (!path) { $("frames").value = ""; return; }
   $("frames").value ||= 12;
   $("amount").value = path.amount;
   $("unit").textContent = `The amount is in ${path.unit}.`;
 }
 $("name").onchange = choosePath;
+
+// A file of a path is looked at as soon as it is chosen, or dropped.
+const openPath = attempt(async files => {
+  if (!files.length) return;
+  say("Reading the path …");
+  setPathFile(await server.uploadPath(files));
+  $("name").value = FILE;
+  choosePath();
+  $("frames").value = state.pathFile.kind === "key frames" ? 24 : state.pathFile.cameras > MOST_FRAMES ? MOST_FRAMES : "";
+  $("paths").open = true;
+  say(state.pathFile.matrices ? "Say what the matrices are, then try the path." : "");
+  remember();
+});
+function setPathFile(file) {
+  state.pathFile = file;
+  if (file) $("pathfacts").textContent = `${file.name}: ${file.kind === "key frames" ? "" : `${file.kind}, `}${
+    file.cameras} ${file.kind === "key frames" ? "key frames" : "cameras"}.`;
+}
+$("pathfile").onchange = () => { openPath([...$("pathfile").files]); $("pathfile").value = ""; };
 
 // Everything else on the page
 
@@ -288,7 +310,9 @@ document.addEventListener("drop", event => {
   event.preventDefault();
   inside = 0;
   over(false);
-  open(event.dataTransfer.files[0]);
+  const files = [...event.dataTransfer.files], ends = $("pathfile").accept.split(",");
+  if (state.photograph && files.every(file => ends.some(end => file.name.toLowerCase().endsWith(end)))) openPath(files);
+  else open(files[0]);
 });
 document.addEventListener("paste", event => open(event.clipboardData.files[0]));
 
@@ -298,8 +322,9 @@ const restore = attempt(async () => {
   for (const name of [...Object.keys(paths), FILE]) $("name").append(new Option(name));
   choosePath();
   if (!memory.photograph) return;
-  const {photograph, move, result, keys, values, open} = structuredClone(memory);
+  const {photograph, move, result, keys, values, open, pathFile} = structuredClone(memory);
   begin(await server.photograph(photograph));
+  setPathFile(pathFile);
   for (const [id, value] of Object.entries(values)) { $(id).value = value; if (id === "name") choosePath(); }
   for (const id of FOLDED) $(id).open = open.includes(id);
   keyframes.restore(keys);

@@ -41,6 +41,12 @@ export class Server {
       return this.own(path, options); // the visit was forgotten; the photograph begins a new one
     });
   }
+  // The file of a path, or those that make one together.
+  uploadPath(files) {
+    const body = new FormData();
+    for (const file of files) body.append("file", file);
+    return this.own("path-files", {method: "POST", body});
+  }
   photograph(number) { return this.own(`photographs/${number}`); }
   plan(request) { return this.send("plans", request); }
   // Each request takes the place of the one before, so that they must arrive in their order.
@@ -70,5 +76,5 @@ export class Server {
   }
 }
 
-const sentence = text =>
+export const sentence = text =>
   text.replace(/^[a-z](?=[a-z]* )/, letter => letter.toUpperCase()) + (/[.!?]$/.test(text) ? "" : ".");
