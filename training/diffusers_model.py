@@ -49,6 +49,8 @@ def export(folder: Path, files: NetworkFiles, config: SamplingConfig, licence: s
     from training.model_card import model_card
     from training.model_io import load_network, read_provenance, resolve_network
 
+    if not files.net:
+        raise UserError("there is no base network: give `net` a file, an address or a name")
     networks = {}
     for role, name in files.by_role.items():
         path = resolve_network(name, role)
