@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -21,54 +22,7 @@ _HUB_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "gpl-2.0", "gpl-3.0", "cc-
 _ROLES: dict[Role, str] = {"net": "base", "gnet": "guidance", "sr_model": "super-resolution"}
 _TAGS = ["novel-view-synthesis", "diffusion", "vivid", "arxiv:2411.07765"]
 
-_CARD = Template("""---
-$front_matter
----
-
-# $name
-
-Novel views from one photograph: an image and a relative camera pose in, the view from that pose out, by pixel-space
-diffusion ([VIVID, arXiv:2411.07765](https://arxiv.org/abs/2411.07765)). Written by VIVID's open implementation, which
-runs it; the folder holds weights and settings, and no code.
-
-| folder | network | output | parameters | images seen |
-| --- | --- | --- | ---: | ---: |
-$rows
-
-Licence: $licence.
-
-## Use
-
-From a checkout of the implementation, with `diffusers` installed, where `$name` is this folder or the name of its
-repository on the Hub:
-
-```python
-import torch
-from diffusers.utils import load_image
-
-from datasets.trajectories import Move
-from torch_utils.cameras import Camera
-from training.diffusers_pipeline import VividPipeline
-
-pipe = VividPipeline.from_pretrained("$name").to("cuda" if torch.cuda.is_available() else "cpu")
-photograph = load_image("photo.jpg")
-source = Camera.from_fov(58.0, *photograph.size)  # degrees that the shorter side spans
-target = Move(pan_deg=10).camera(source)  # to the right; right=, up=, forward= move along the axes
-view = pipe(photograph, source, target, generator=torch.Generator().manual_seed(0)).images[0]
-view.save("view.png")
-```
-
-The command lines take the same networks, and make the same images of the same seeds:
-
-```bash
-python generate_images.py $options --image=photo.jpg --trajectory=orbit --outdir=out
-```
-
-Lengths are in the unit of the poses that the networks were trained on$unit.
-
-`EDMEulerScheduler` and `EDMDPMSolverMultistepScheduler` of diffusers can solve in the scheduler's place:
-`pipe.scheduler = EDMEulerScheduler.from_config(pipe.scheduler.config)`.
-""")
+_TEMPLATE = Path(__file__).with_suffix(".md")
 
 
 def model_card(
@@ -81,7 +35,7 @@ def model_card(
         licences: of the networks, in words or as SPDX has them; none: not known.
     """
     depth = networks["net"].typical_depth
-    return _CARD.substitute(
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         front_matter=_front_matter(licences),
         name=name,
         rows="\n".join(_row(role, net) for role, net in networks.items()),
