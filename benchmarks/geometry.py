@@ -40,7 +40,7 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 def distances_for_every_block(net: NVPrecond, geometry: torch.Tensor) -> None:
-    """What `NVPrecond.prepare` does, were it done block by block."""
+    """Compute the distances of `NVPrecond.prepare` anew for each block."""
     for _, side in net.unet.feature_shapes:
         epipolar_distance(*split_geometry(geometry, net.img_resolution), net.img_resolution, side)
 

@@ -131,7 +131,7 @@ def check_clip(clips: StoredClips, max_frames: int | None, number: int) -> Check
 
 
 def _table_findings(clip: StoredClip) -> Iterator[tuple[str, str]]:
-    """What the cameras and timestamps tell."""
+    """Yield what is wrong with cameras and timestamps: (kind, what)."""
     missing = sorted({*range(len(clip.cameras))}.difference(map(int, clip.frames)))
     if missing:
         yield "missing frames", f"{len(missing)} of {len(clip.cameras)}, the first at position {missing[0]}"
@@ -150,7 +150,7 @@ def _table_findings(clip: StoredClip) -> Iterator[tuple[str, str]]:
 
 
 def _frame_findings(clip: StoredClip, max_frames: int | None) -> Iterator[tuple[str, str]]:
-    """What the images tell."""
+    """Yield what is wrong with the images: (kind, what)."""
     broken, twins = [], []
     sizes: Counter[tuple[int, int]] = Counter()
     seen: dict[Any, Any] = {}

@@ -39,7 +39,7 @@ class StoredClips(Clips, Protocol):
     def open(self, number: int) -> StoredClip: ...
 
     def audit(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with the split as a whole, which no single clip shows: (kind, where)."""
+        """Return what is wrong with the split as a whole, which no single clip shows: (kind, where)."""
 
 
 class Layout(NamedTuple):

@@ -39,7 +39,7 @@ _METADATA = "vivid"  # one key: safetensors does not keep the order of several
 def open_sources(
     source: Path, splits: Sequence[str] = (), from_videos: Path | None = None, photographs: bool = False
 ) -> dict[str, Clips]:
-    """What there is to pack, by the name of its folder in the pack; photographs have none.
+    """Return what there is to pack, by the name of its folder in the pack; photographs have none.
 
     Args:
         source: a data folder in any layout, or one of photographs.

@@ -170,7 +170,10 @@ def _open_table(shard: Path, table: str):  # noqa: ANN202  (a slice of safetenso
 
 @lru_cache(maxsize=64)
 def _rows_of(shard: Path, size: int) -> int:
-    """How many rows a shard has; ValueError unless its tables, with the images of one size, are what they should be."""
+    """Return how many rows a shard has.
+
+    Raises ValueError unless its tables, with the images of one size, are what they should be.
+    """
     check_regular(shard)
     with safe_open(shard, "numpy") as file:
         tables = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (no dict, but its file)
@@ -221,7 +224,7 @@ def _starts(counts: Sequence[int]) -> list[int]:
 
 
 def verify_pack(folder: Path, workers: int = 1) -> Iterator[str]:
-    """What is wrong with a pack, after reading every byte and decoding every frame of every size."""
+    """Return what is wrong with a pack, after reading every byte and decoding every frame of every size."""
     clips = PackedClips(folder)
     for kind, where in clips.audit():
         yield f"{kind}: {where}"

@@ -36,7 +36,7 @@ class FramePair(NamedTuple):
 
 
 class PairDataset(torch.utils.data.Dataset[Pair]):
-    """What the data sets of this package have in common: an endless numbered supply of pairs.
+    """Base class of the data sets of this package: an endless numbered supply of pairs.
 
     `len` is the number of clips or photographs, `iter` goes through that many pairs, but every k >= 0 is an item:
     a training run counts on for ever. Item k is a function of k, so any process may ask for any k.
@@ -136,7 +136,7 @@ def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def count_pairs(frames: Sequence[int] | np.ndarray, frame_range: FrameRange) -> int:
-    """How many ordered pairs of frames at these ascending positions are in the range."""
+    """Return how many ordered pairs of frames at these ascending positions are in the range."""
     return 2 * int(_partners(frames, frame_range)[1].sum())
 
 

@@ -114,7 +114,7 @@ class ViewPath:
 def open_paths(
     config: PathConfig, data: DataConfig, resolution: int, typical_depth: float | None = None
 ) -> dict[str, Callable[[], ViewPath]]:
-    """What opens each photograph with its path, or the one clip with its own, by name; pictures are read only then.
+    """Return, by name, what opens each photograph or the one clip with its path; pictures are read only then.
 
     `resolution` is that of true views; `typical_depth` the network's, see `unit_of_paths`.
     """

@@ -126,7 +126,7 @@ class Mixed(PairDataset):
 
 
 def virtual_view(photograph: torch.Tensor, rotation: torch.Tensor, crop: int) -> View:
-    """What a camera that turns on the spot sees of a photograph.
+    """Return what a camera that turns on the spot sees of a photograph.
 
     Args:
         photograph: float32 [3, 512, 512] in 0 .. 255, taken with focal length 0.6 * 512 looking at its centre.

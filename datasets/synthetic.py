@@ -137,7 +137,7 @@ class Scene:
     paper_sides: torch.Tensor | None = None
 
     def cast(self, origin: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What rays [P, 3] from a point [3] within the room hit first: distance [P] and colour [P, 3]."""
+        """Return what rays [P, 3] from a point [3] within the room hit first: distance [P] and colour [P, 3]."""
         start = ((origin - self.centers)[:, None] @ self.turns)[:, 0]  # in the axes of each box
         step = torch.einsum("pi,bij->pbj", directions, self.turns)
         one, other = (-self.halves - start) / step, (self.halves - start) / step  # where rays cross pairs of planes

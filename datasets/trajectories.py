@@ -63,7 +63,7 @@ class Move:
 
 
 def unit_of_paths(typical_depth: float | None) -> float:
-    """What a unit of named paths and moves is, in the unit that a network learned.
+    """Return how long a unit of named paths and moves is, in the unit that a network learned.
 
     The subject is as far away as what the network has usually seen (`typical_depth`, see `datasets.typical_depth`);
     where that is not known, the network's unit is taken to be RealEstate10K's, and this is 1.

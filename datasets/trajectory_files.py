@@ -239,7 +239,7 @@ def _find(path: Path) -> Path:
 
 
 def _detect(path: Path) -> str:
-    """Which format a file has: a key of `_STATED`, or "matrices"."""
+    """Return which format a file has: a key of `_STATED`, or "matrices"."""
     if path.name in colmap.IMAGE_FILES and path.with_name(path.name.replace("images", "cameras")).is_file():
         return "colmap"
     if path.name in (*colmap.IMAGE_FILES, *colmap.CAMERA_FILES):

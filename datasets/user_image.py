@@ -84,7 +84,7 @@ def read_photograph(file: str | PathLike, fov_deg: float | None = None) -> Photo
 
 
 def shorter_fov_deg(camera: Camera) -> float:
-    """How many degrees the shorter side of a camera's picture spans."""
+    """Return how many degrees the shorter side of a camera's picture spans."""
     side = min(camera.width, camera.height)
     focal_px = float(camera.intrinsics[0, 0] if camera.width == side else camera.intrinsics[1, 1])
     return math.degrees(2 * math.atan(0.5 * side / focal_px))

@@ -298,7 +298,7 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 
 
 class _HarmlessRecord(logging.LogRecord):
-    """What is logged may name files of anybody's: no terminal should obey them."""
+    """A record without control characters: it may name anybody's files, and no terminal should obey them."""
 
     def getMessage(self) -> str:
         return harmless(super().getMessage())

@@ -47,7 +47,7 @@ class _Interrupted(Exception):
 
 
 class _Misfit(Exception):
-    """What is here is not the beginning of what the server has."""
+    """Raised where what is here is not the beginning of what the server has."""
 
 
 class _Refused(Exception):
@@ -278,7 +278,7 @@ def _checked_length(response: requests.Response, offset: int, version: str, leng
 
 
 def _version(response: requests.Response) -> str:
-    """What names this version of the file, byte for byte (RFC 9110, section 13.1.5); "" if nothing does."""
+    """Return what names this version of the file, byte for byte (RFC 9110, section 13.1.5); "" if nothing does."""
     tag = response.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
 

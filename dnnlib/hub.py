@@ -96,7 +96,7 @@ def _fetch(repository: str, file: str, revision: str | None, most: int) -> Path:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises where something is wrong: its own errors, and all of the HTTP library below it."""
+    """Return what the Hub's client raises where something is wrong: its own errors, and all of the HTTP library."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))

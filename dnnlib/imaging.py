@@ -184,7 +184,7 @@ def save_png(
 
 
 def png_text(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What `save_png` was told to write as text; empty where it is another picture or a broken one."""
+    """Return the text that `save_png` was told to write; empty where it is another picture or a broken one."""
     with suppress(UserError), open_image(path, formats=["PNG"]) as image:
         return dict(getattr(image, "text", {}))
     return {}

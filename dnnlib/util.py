@@ -205,7 +205,7 @@ def parse_count(text: str) -> int:
 
 
 def format_count(count: int) -> str:
-    """What `parse_count` reads, with the largest suffix that fits; up to four digits are written as they are."""
+    """Return a number as `parse_count` reads it, with the largest suffix that fits; up to four digits stay."""
     for suffix in ("Gi", "Mi", "Ki") if count > 9999 else ():
         if count % _COUNT_UNITS[suffix] == 0:
             return f"{count // _COUNT_UNITS[suffix]}{suffix}"
@@ -239,7 +239,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_range_selection(text: str | None) -> tuple[int, int] | None:
-    """Which gaps between two frames: ``"mid"``, ``"long"`` or ``"A-B"`` to (A, B), meaning A <= |i - j| < B.
+    """Parse gaps between two frames: ``"mid"``, ``"long"`` or ``"A-B"`` to (A, B), meaning A <= |i - j| < B.
 
     None means any two different frames, and stays None.
     """

@@ -87,7 +87,7 @@ def epipolar_figure(pair: Pair) -> Image.Image:
 
 
 def attention_to_source(net: NVPrecond, pair: Pair, sigma: float, token: tuple[int, int]) -> torch.Tensor:
-    """How one token of the target, (column, row), spreads its attention over the source, [T, T], mean over heads.
+    """Return how one target token, (column, row), spreads its attention over the source, [T, T], mean over heads.
 
     Of the last decoder block at `TOKENS` a side (or the finest there is); the target is the true one, with noise.
     """

@@ -75,7 +75,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Which run is better, if the interval is on one side of 0."""
+        """Return which run is better, if the interval is on one side of 0."""
         if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
             return "no clear difference"
         return "B is better" if (self.difference > 0) == self.higher_is_better else "A is better"

@@ -184,7 +184,7 @@ def judge_generated(job: GenerationJob, processes: Processes, failures: Failures
 def _open_evaluation(
     job: GenerationJob, protocol: Protocol | None, count: int, processes: Processes
 ) -> tuple[Evaluation, list[str]]:
-    """What judges, and what of it had to be left out."""
+    """Return what judges the job, and notes on what of it had to be left out."""
     weights, names = dict(job.weights), job.metrics
     notes: list[str] = []
     if names is None and protocol is not None:
@@ -204,7 +204,7 @@ def _open_evaluation(
 
 
 def _remarks(protocol: Protocol, dataset: ClipPairs, resolution: int, count: int) -> list[str]:
-    """What a table under a protocol says of it."""
+    """Return the remarks of a table under a protocol."""
     view = dataset[0].source.camera
     lines = [f"protocol {protocol.name}: {protocol.what} ({protocol.source})"]
     if view.width != view.height:
@@ -248,7 +248,7 @@ def _made(
 
 
 def make_evaluate(config: TrainingConfig, sr_model: NVPrecond | None, count: int, processes: Processes) -> Evaluate:
-    """What `train` calls for metrics: of `count` pairs of the test split, shared by all processes.
+    """Return what `train` calls for metrics of `count` pairs of the test split, shared by all processes.
 
     A metric that cannot be had here, and a range that no test clip is long enough for, are said and left out.
     """

@@ -149,7 +149,7 @@ def load_lpips(
 
 
 def lpips_info(name: str = "lpips", path: str | os.PathLike[str] | None = None) -> DetectorInfo:
-    """What a table says of it."""
+    """Return what a table says of the network behind the distance."""
     backbone = BACKBONES[name]
     features = sum(stage[-1].channels for stage in backbone.stages)
     title = f"{name} (v0.1, {backbone.title})"

@@ -60,7 +60,7 @@ class Reference:
 
 
 def load_reference(path: str | os.PathLike[str]) -> Reference:
-    """What `Reference.save` wrote. Raises UserError for anything else."""
+    """Read what `Reference.save` wrote. Raises UserError for anything else."""
     path = Path(path)
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:

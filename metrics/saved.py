@@ -62,7 +62,7 @@ class Archive:
         return cls(root, sorted(name for name in archive.namelist() if not name.endswith("/")), archive)
 
     def file(self, name: str) -> Path | BinaryIO:
-        """What `read_image` and the like take."""
+        """The picture, as `read_image` and the like take it."""
         if self._zip is None:
             return self.root / name
         try:

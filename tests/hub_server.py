@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> bytes:
         hub: Hub = self.server.hub
         path = unquote(self.path)
+        if path.startswith("/api/models/"):
+            return self._tell(path.removeprefix("/api/models/").partition("?")[0])
         if "/resolve/" in path:
             hub.log.append((self.command, path))
         repository, _, rest = path.lstrip("/").partition("/resolve/")
@@ -72,6 +75,21 @@ class Handler(BaseHTTPRequestHandler):
         length = hub.sizes.get(name, len(content)) if self.command == "HEAD" else len(content)
         for key, value in {**headers, "X-Repo-Commit": COMMIT, "Content-Length": str(length)}.items():
             self.send_header(key, value)
+        self.end_headers()
+        return content
+
+    def _tell(self, path: str) -> bytes:
+        """What a repository holds, of OWNER/NAME, OWNER/NAME/revision/... or OWNER/NAME/tree/..."""
+        repository, rest = "/".join(path.split("/")[:2]), path.split("/")[2:]
+        folder = self.server.hub.root / repository
+        files = {
+            file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*") if file.is_file()
+        }
+        tree = [{"type": "file", "path": name, "size": size, "oid": ""} for name, size in files.items()]
+        info = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+        content = json.dumps(tree if rest[:1] == ["tree"] else info).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         return content
 

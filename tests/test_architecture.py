@@ -18,6 +18,7 @@ SCRIPTS = ("generate_images", "train_nvs", "calculate_metrics", "view_images")
 LEVEL_3_TRAINING = {
     "generation", "results", "training_loop", "config", "checkpoint", "reporting", "estimate", "trajectory",
     "batching", "failures", "viewer", "page_requests", "path_config", "run_pairs", "run_folder", "milestones",
+    "diffusers_model", "diffusers_pipeline", "model_card",
 }  # fmt: skip
 ALLOWED = {
     "dnnlib": {"dnnlib"},

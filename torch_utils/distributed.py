@@ -33,7 +33,7 @@ def best_device() -> str:
 
 
 def fast_dtype(device: torch.device | str) -> torch.dtype | None:
-    """What to compute in on a device, where its own arithmetic beats float32; None: what a network is made for."""
+    """Return the dtype whose arithmetic beats float32 on a device; None: the one that a network is made for."""
     on_cpu = torch.device(device).type == "cpu"
     return torch.bfloat16 if on_cpu and torch.cpu._is_avx512_bf16_supported() else None  # all with AMX have it, too
 

@@ -30,7 +30,7 @@ _PUBLISHED_RESOLUTIONS = (256, 64)  # the sizes through which the published code
 def geometry_vector(
     source: Camera, target: Camera, resolution: int, published_intrinsics: bool = False
 ) -> torch.Tensor:
-    """What the networks are told about a pair of views: normalised pose and intrinsics, float32 [..., 20].
+    """Return what the networks are told about two views: normalised pose and intrinsics, float32 [..., 20].
 
     The relative pose row by row, then (fx, fy, cx, cy) of source and target in pixels at resolution x resolution,
     as (g - mean) / std (docs/method.md, section 2.2). Cameras of any size are accepted: they are cropped to the

@@ -96,7 +96,7 @@ def read_legacy_pickle(path: str | Path) -> dict[str, Any]:
 
 
 class _PlainDict(dict):
-    """What stands for the dictionaries of snapshots. It copies nothing, so that nothing can be copied over and over."""
+    """Stands for the dictionaries of snapshots. It copies nothing, so that nothing can be copied over and over."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ def match(source: Keypoints, target: Keypoints) -> np.ndarray:
 def symmetric_epipolar_distance(
     source_px: np.ndarray, target_px: np.ndarray, source: Camera, target: Camera
 ) -> np.ndarray:
-    """How far matched points [M, 2] of two views lie off each other's epipolar lines: pixels, float64 [M].
+    """Return how far matched points [M, 2] of two views lie off each other's epipolar lines: pixels, float64 [M].
 
     The mean of the distance of the source point from the line of the target point and the other way round. Where the
     cameras are in one place there are no lines; the distance is then the one between each point and where the rotation

@@ -139,7 +139,7 @@ def sweep_planes(
 def warp_depth(
     image: torch.Tensor, depth: torch.Tensor, source: Camera, target: Camera
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a view shows from another camera: every pixel moves by its depth, the nearest surface wins (a z-buffer).
+    """Return a view as another camera shows it: every pixel moves by its depth, the nearest wins (a z-buffer).
 
     A pixel is a square of one colour, in parts that move on their own; where they land in one pixel they mix.
 

@@ -43,12 +43,12 @@ class MemoryNeed:
         return self.fixed + batch * self.per_image
 
     def largest_batch(self, limit: float) -> int:
-        """How many images fit into `limit` bytes, 1 at least."""
+        """Return how many images fit into `limit` bytes, 1 at least."""
         return max(int((limit - self.fixed) / max(self.per_image, 1)), 1)
 
 
 def measure_memory(sampler: NovelViewSampler) -> MemoryNeed:
-    """What sampling takes, by two small probes."""
+    """Measure the memory that sampling takes, by two small probes."""
     small, large = (peak_memory(partial(probe, sampler, n), sampler.device) for n in _PROBE_BATCHES)
     per_image = max(large - small, 0) / (_PROBE_BATCHES[1] - _PROBE_BATCHES[0])
     return MemoryNeed(small - per_image, per_image)

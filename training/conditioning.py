@@ -22,7 +22,7 @@ Tensors = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What views are made from.
+    """All that views are made from.
 
     Attributes:
         image: source views, float32 [B, 3, R, R]; depth: the fourth channel of src, float32 [B, 1, R, R], or None.
@@ -88,7 +88,7 @@ def normalize_inverse_depth(depth: torch.Tensor) -> torch.Tensor:
 
 
 def shrink_and_enlarge(image: torch.Tensor) -> torch.Tensor:
-    """What super-resolution is trained on: [B, 3, R, R] resized to a quarter and back, bilinear, antialiased."""
+    """Return [B, 3, R, R] resized to a quarter and back, bilinear, antialiased: what super-resolution is given."""
     side = image.shape[-1]
     small = resize_image(image, side // SUPER_RESOLUTION_FACTOR, side // SUPER_RESOLUTION_FACTOR)
     return resize_image(small, side, side)

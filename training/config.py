@@ -196,7 +196,7 @@ class TrainingConfig(Settings):
         return {**dataclasses.asdict(self), "ema_stds": list(self.ema_stds), "network": self.network.to_dict()}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """What stands against going on with a run that was started with `other` (see `to_dict`), in words."""
+        """Return what stands against going on with a run that was started with `other` (see `to_dict`), in words."""
         mine = self.to_dict()
         other = {**_DEFAULTS, **other}  # what was added since does what it did before it was there
         found = [

@@ -58,11 +58,11 @@ class Encoding:
         return ()
 
     def prepare(self, given: Conditioning, net: NVPrecond) -> Tensors:
-        """What it needs at every noise level, tensors of B rows: computed once per pair."""
+        """Return what it needs at every noise level, tensors of B rows: computed once per pair."""
         return ()
 
     def draw(self, told: Tensors, randn_like: RandnLike) -> Tensors:
-        """What is prepared, with what is random in it drawn anew in each evaluation."""
+        """Return what is prepared, with what is random in it drawn anew in each evaluation."""
         return told
 
     def input(self, told: Tensors) -> Tensors:
@@ -262,7 +262,7 @@ class Encodings:
         return {name: value for part in self.parts for name, value in part.learned.items()}
 
     def conditioning_image(self, target: torch.Tensor) -> torch.Tensor | None:
-        """What super-resolution is trained on, from the true view [B, 3, R, R] in [-1, 1]; None for other networks."""
+        """Return what super-resolution is trained on, from the true view [B, 3, R, R] in [-1, 1]; None: nothing is."""
         return shrink_and_enlarge(target) if self.config.super_res else None
 
     def batch_input(self, batch: Batch) -> torch.Tensor:
@@ -303,11 +303,11 @@ class Encodings:
         return torch.cat([given.image, *(t for part in self.parts for t in part.encoder_input(given, net))], dim=1)
 
     def prepare(self, given: Conditioning, net: NVPrecond) -> tuple[Tensors, ...]:
-        """What each prepares."""
+        """Return what each prepares."""
         return tuple(part.prepare(given, net) for part in self.parts)
 
     def draw(self, told: tuple[Tensors, ...], randn_like: RandnLike) -> tuple[Tensors, ...]:
-        """What each is told in one evaluation."""
+        """Return what each is told in one evaluation."""
         return tuple(part.draw(tensors, randn_like) for part, tensors in zip(self.parts, told, strict=True))
 
     def input(self, told: tuple[Tensors, ...]) -> list[torch.Tensor]:

@@ -181,7 +181,7 @@ class MPConv(nn.Module):
         return self._apply_weight(x, (weight if gain is None else weight * gain).to(x.dtype))
 
     def effective_weight(self) -> torch.Tensor:
-        """What the input is multiplied by, but for a learned gain: float32."""
+        """Return what the input is multiplied by, but for a learned gain: float32."""
         fan_in = self.weight[0].numel()
         return normalize(self.weight.to(torch.float32)) * (self.gain / math.sqrt(fan_in))
 

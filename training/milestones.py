@@ -143,7 +143,7 @@ class Milestones:
         return found
 
     def _own_parts(self) -> dict[str, str]:
-        """What took part that the config does not tell, by name."""
+        """Return what took part that the config does not tell, by name."""
         loss = self.trainer.loss
         own = {"own_pairs": self.data.own, "own_loss": None if isinstance(loss, NVLoss) else loss}
         return {

@@ -93,7 +93,7 @@ def load_network(name: str | Path, device: torch.device | str = "cpu") -> NVPrec
 
 
 def network_sha256(path: Path) -> str:
-    """What tells a resolved network from all others: the hash of its file, or of the two of a folder."""
+    """Return what tells a resolved network from others: the hash of its file, or of the two of a folder."""
     digest = file_sha256(path)
     if not _is_of_folder(path):
         return digest
@@ -101,7 +101,7 @@ def network_sha256(path: Path) -> str:
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """What the files of a resolved network tell of how it was trained; nothing of a released one."""
+    """Return what the files of a resolved network tell of its training; nothing of a released one."""
     if _is_of_folder(path):
         config = read_json(path.with_name(_FOLDER_CONFIG))
         found = config.get("provenance") if isinstance(config, dict) else None

@@ -21,14 +21,14 @@ _MOST_COMPILED = 64  # parts of networks, each for so many sizes of a batch
 
 
 class InnerNetwork(Protocol):
-    """What stands behind F of the equation, and as the source encoder: a module that `ARCHITECTURES` can build."""
+    """The network F of the equation, or the source encoder: a module that `ARCHITECTURES` can build."""
 
     @property
     def feature_shapes(self) -> list[tuple[int, int]]:
         """(channels, side) of each feature of the source view that it gives or attends to."""
 
     def keys_and_values(self, source_features: Sequence[torch.Tensor]) -> list[Tensors]:
-        """What a denoiser makes of source features [B, channels, side, side], to be given instead of them."""
+        """Return what a denoiser makes of source features [B, channels, side, side], to be given instead of them."""
 
     def __call__(
         self,
@@ -193,7 +193,7 @@ class NVPrecond(nn.Module):
         conditioning_image: torch.Tensor | None = None,
         source_features: Sequence[torch.Tensor] | None = None,
     ) -> Prepared:
-        """What no noise level changes, to give `forward` instead of its arguments of these names.
+        """Compute what no noise level changes, to give `forward` instead of its arguments of these names.
 
         The source view is encoded too, where its features do not depend on the noise level.
         """

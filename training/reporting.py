@@ -113,7 +113,7 @@ def logging_to(path: Path) -> Iterator[None]:
 
 
 def _images(line: str) -> float:
-    """What a line of `stats.jsonl` counts; infinity where it is none."""
+    """Return how many images a line of `stats.jsonl` is about; infinity where it is none."""
     try:
         return float(parse_json(line, "a line of stats.jsonl")["images"])
     except (UserError, TypeError, LookupError, ValueError, OverflowError):

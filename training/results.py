@@ -59,7 +59,7 @@ def run_identity(
 
 
 def run_details(files: NetworkFiles, processes: Processes) -> dict[str, Any]:
-    """What records say of a run besides: its networks by name, and where it was computed."""
+    """Return what records say of a run besides: its networks by name, and where it was computed."""
     return {"networks": files.public().by_role, "device": str(processes.device)}
 
 
@@ -146,7 +146,7 @@ class RunFolder:
     def load(
         self, seeds: Sequence[int], batch_size: int, dataset: NamedPairs, resolution: int
     ) -> Iterator[GeneratedBatch]:
-        """What was saved for these seeds, as if just made."""
+        """Read what was saved for these seeds, as if just made."""
         for start in range(0, len(seeds), batch_size):
             some = list(seeds[start : start + batch_size])
             images = [torch.from_numpy(read_image(self.path("sample", seed))).permute(2, 0, 1) for seed in some]
@@ -187,7 +187,7 @@ class RunFolder:
         self.records.update(run.records)
 
     def _others(self) -> Mapping[int, PairRecord]:
-        """What other runs of this identity have recorded since this one began."""
+        """Return what other runs of this identity have recorded since this one began."""
         run = read_run(self.folder)
         return {} if run is None or self._differences(run) else run.records
 

@@ -87,7 +87,7 @@ class Trainer:
         return self.config.batch // self.processes.world_size
 
     def image_numbers(self, images: int) -> range:
-        """Which images of the run this process takes in the step that follows on `images` seen."""
+        """Return which images of the run this process takes in the step that follows on `images` seen."""
         start = images + self.processes.rank * self.share
         return range(start, start + self.share)
 

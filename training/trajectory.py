@@ -123,7 +123,7 @@ class Report(Protocol):
         """The next frame: uint8 [3, R, R] and its camera."""
 
     def summary(self) -> dict[str, Any]:
-        """What was found, ready for JSON."""
+        """Return what was found, ready for JSON."""
 
 
 class PathFolder:
@@ -178,7 +178,7 @@ class PathFolder:
         return {}
 
     def _made(self, renderer: PathRenderer) -> dict[int, Callable[[], torch.Tensor]]:
-        """What reads the frames that are there already, by number."""
+        """Return, by number, what reads each frame that is there already."""
         seeds = [None, *renderer.seeds[1:]]
         files = {number: [self.frame(number, seed) for seed in seeds] for number in range(len(renderer))}
         return {
@@ -320,7 +320,7 @@ def photograph_with_crop(photograph: View, width: int, height: int) -> np.ndarra
 
 
 def evaluations(renderer: PathRenderer) -> int:
-    """How often `watch_evaluations` calls back while a path is rendered one image at a time."""
+    """Return how often `watch_evaluations` calls back while a path is rendered one image at a time."""
     images = len(renderer) * len(renderer.seeds)
     sampler = renderer.sampler
     return images * sum(sampler.evaluations.values())

@@ -271,7 +271,7 @@ class UNet(nn.Module):
         return [(block.out_channels, int(name.split("x")[0])) for name, block in named if _has_attention(block)]
 
     def keys_and_values(self, source_features: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
-        """What the blocks make of source features, to give `forward` instead where they serve more than once."""
+        """Return what the blocks make of source features, to give `forward` instead where they serve more than once."""
         blocks = [block for block in (*self.enc.values(), *self.dec.values()) if _has_attention(block)]
         pairs = zip(blocks, source_features, strict=True)
         return [block.x_attn_kv(feature) for block, feature in pairs if block.x_attn_kv is not None]
@@ -321,7 +321,7 @@ class UNet(nn.Module):
 def _attended(
     side: int, level: int, num_blocks: int, attn_resolutions: Sequence[int], extra_attn: int | None
 ) -> list[bool]:
-    """Which blocks of a level have attention, the one that the decoder alone has last: docs/method.md, section 4.1."""
+    """Return which blocks of a level have attention, the decoder's own last: docs/method.md, section 4.1."""
     return [side in attn_resolutions or (level > 0 and index == extra_attn) for index in range(num_blocks + 1)]
 
 

@@ -20,7 +20,7 @@ _QUATERNION_TOLERANCE = 1e-2
 
 
 class Convention(NamedTuple):
-    """What the matrices of a file are."""
+    """How a file writes poses: the axes of the camera, and the direction of the matrices."""
 
     axes: Axes
     direction: Direction
@@ -47,7 +47,7 @@ OPENGL_C2W = Convention("opengl", "c2w")
 
 
 class PosedFrame(NamedTuple):
-    """What a file tells of a frame.
+    """One frame, as a camera file describes it.
 
     Attributes:
         extrinsics: world-to-camera in OpenCV's axes, float64 [3, 4].

@@ -116,7 +116,7 @@ def create_app(studio: Studio, token: str, hosts: list[str] | None = None) -> Fl
 
 
 def _page_routes(studio: Studio) -> Blueprint:
-    """What is the same for everybody."""
+    """Return the routes that are the same for everybody."""
     from flask import Blueprint, jsonify, send_file
 
     routes = Blueprint("page", __name__)
@@ -146,7 +146,7 @@ def _page_routes(studio: Studio) -> Blueprint:
 
 
 def _visit_routes(studio: Studio) -> Blueprint:
-    """What a visitor brings and asks for."""
+    """Return the routes of what a visitor brings and asks for."""
     from flask import Blueprint, Response, jsonify, request
 
     routes = Blueprint("visit", __name__)
@@ -191,7 +191,7 @@ def _visit_routes(studio: Studio) -> Blueprint:
 
 
 def _file_routes(studio: Studio) -> Blueprint:
-    """The pictures of a visitor's own."""
+    """Return the routes of a visitor's pictures."""
     from flask import Blueprint, send_file
 
     routes = Blueprint("files", __name__)

@@ -102,7 +102,7 @@ class Made:
 
 
 class Renderer(Protocol):
-    """What the page shows. Its methods raise UserError for what the visitor can put right.
+    """Makes what the page shows. Its methods raise UserError for what the visitor can put right.
 
     Requests are JSON objects as they came; of what they name the studio gives `upload`, the photograph, and `path`, the
     file of a path, None where they name none.
@@ -127,7 +127,7 @@ class Renderer(Protocol):
 
 @dataclass
 class _Result:
-    """What a request led to: its job, and the folder with its pictures."""
+    """The answer to a request: its job, and the folder with its pictures."""
 
     job: Job
     folder: Path
