@@ -175,7 +175,10 @@ def judged_table(name: str, table: Table) -> Judged:
 
 
 def read_judged(path: str | PathLike[str]) -> Judged:
-    """One of the two from what `Table.write_pairs` wrote, or from a table as JSON. Raises UserError for anything else."""
+    """One of the two from what `Table.write_pairs` wrote, or from a table as JSON.
+
+    Raises UserError for anything else.
+    """
     try:
         rows, run = _table_rows(read_text(path), path)
         found: dict[str, dict[Key, float]] = {}
