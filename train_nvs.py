@@ -118,7 +118,7 @@ def choose_precision(fp16: bool, bf16: bool | None, device_type: str) -> str:
 
 
 def earlier_precision(options: dict[str, Any], outdir: Path | None) -> str | None:
-    """That of the run in the folder, where no option asks for one: a run goes on as it began, on whatever machine."""
+    """Return that of the run in the folder where no option asks for one: a run goes on as it began, anywhere."""
     import json
 
     if options["bf16"] is not None or not options["fp16"] or outdir is None:

@@ -30,7 +30,7 @@ ENCODINGS = {
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """Of the processor, so that others on the machine count little; on other devices of the clock."""
+    """Return the processor's time, so that others on the machine count little; on other devices the clock's."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     start = clock()
     function()

@@ -87,7 +87,7 @@ def working_memory(function: Callable[[], object], device: torch.device) -> int:
 
 
 def print_profile(function: Callable[[], object]) -> None:
-    """Where the time goes, by operation."""
+    """Print where the time goes, by operation."""
     with torch.profiler.profile() as profile:
         function()
     print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=_PROFILE_ROWS))

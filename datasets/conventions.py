@@ -116,7 +116,7 @@ def _distances(
     declared: str,
     convention: str,
 ) -> list[np.ndarray]:
-    """For each pair, the distances of its matches if the poses are in a convention, in pixels of 256 x 256."""
+    """Return for each pair the distances of its matches if the poses are in a convention, in pixels of 256 x 256."""
 
     def camera(position: int) -> Camera:
         original = views[position].camera

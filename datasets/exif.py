@@ -65,7 +65,7 @@ def exif_fov_deg(file: str | PathLike, width: int, height: int) -> float | None:
 
 
 def crop_factor(make: str, model: str) -> float | None:
-    """By how much the diagonal of a camera's sensor is shorter than that of 35 mm film; None for unknown models."""
+    """Return how many times the diagonal of 35 mm film is that of a camera's sensor; None for unknown models."""
     make, model = make.strip(" \0").lower(), model.strip(" \0").lower()
     name = model if make and model.startswith(make.split()[0]) else f"{make} {model}"
     name = name.replace("nikon corporation", "nikon")
@@ -73,7 +73,7 @@ def crop_factor(make: str, model: str) -> float | None:
 
 
 def _pixels_per_mm(tags: Mapping[int, Any], longer_side: int) -> float | None:
-    """Of the sensor, in pixels of the picture as it is: it may have been made smaller since."""
+    """Return the sensor's pixels per millimetre, of the picture as it is: it may have been made smaller since."""
     density = _number(tags, _X_RESOLUTION)
     if not density:
         return None

@@ -61,7 +61,7 @@ class Layout(NamedTuple):
 
 
 def camera_folder(root: Path, split: str) -> Path:
-    """Where the camera files of the published tree are."""
+    """Return the folder of the camera files of the published tree."""
     in_subfolder = root / CAMERA_FOLDER / split
     return in_subfolder if next(in_subfolder.glob("*.txt"), None) else root / split
 

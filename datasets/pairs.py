@@ -155,7 +155,7 @@ def draw_pair(frames: Sequence[int] | np.ndarray, frame_range: FrameRange, seed:
 
 
 def _partners(frames: Sequence[int] | np.ndarray, frame_range: FrameRange) -> tuple[np.ndarray, np.ndarray]:
-    """For each frame, the later ones in range: the index of the first, and how many follow it without a break."""
+    """Return for each frame the later ones in range: the index of the first, and how many follow it without a break."""
     low, high = frame_range or (1, None)
     positions = np.asarray(frames, np.int64)
     first = np.searchsorted(positions, positions + max(low, 1))

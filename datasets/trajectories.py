@@ -81,7 +81,7 @@ class _Path(NamedTuple):
 
 
 def _look_at_subject(x: float, y: float, z: float) -> Move:
-    """From (x, y, z), OpenCV axes, towards the subject, straight ahead of the photograph."""
+    """Return the move to (x, y, z), OpenCV axes, with a look at the subject, straight ahead of the photograph."""
     ahead = _SUBJECT - z
     pan = math.degrees(math.atan2(-x, ahead))
     tilt = math.degrees(math.atan2(y, math.hypot(x, ahead)))
@@ -174,7 +174,7 @@ def check_frames(frames: int) -> None:
 
 
 def _focal_fractions(camera: Camera, first: Camera) -> torch.Tensor:
-    """By how much the focal lengths (x, y) changed since the first camera; image sizes may differ."""
+    """Return by how much the focal lengths (x, y) changed since the first camera; image sizes may differ."""
 
     def relative(camera: Camera) -> torch.Tensor:
         return camera.focal_and_center[:2] / min(camera.width, camera.height)

@@ -100,7 +100,7 @@ def read_path(
 
 
 def _stated_convention(path: Path, kind: str, convention: Axes | None, pose: Direction | None) -> Convention:
-    """That of the format; of plain matrices, what the caller says. Raises ValueError for contradictions."""
+    """Return that of the format; of plain matrices, what the caller says. Raises ValueError for contradictions."""
     if kind in _STATED:
         for given, stated in zip((convention, pose), _STATED[kind], strict=True):
             if given not in (None, stated):

@@ -69,7 +69,7 @@ class Settings:
 
     @classmethod
     def of(cls: type[_Settings], options: Mapping[str, Any], **values: Any) -> _Settings:
-        """From a mapping that may hold more than the fields, such as a command's options; `values` go before it."""
+        """Make it from a mapping that may hold more than the fields, such as options; `values` go before it."""
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         return cls(**{**{name: options[name] for name in names if name in options}, **values})
 

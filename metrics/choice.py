@@ -27,7 +27,7 @@ def default_metrics(
 def usable_metrics(
     names: Iterable[str], count: int, allow_few: bool = False, weights: Mapping[str, str] | None = None
 ) -> tuple[list[str], list[str]]:
-    """Those that can be computed here of `count` images, and for each other one a line that says why not.
+    """Return those that can be computed here of `count` images, and for each other one a line that says why not.
 
     Networks that are published somewhere are fetched, unless the images are too few for them anyway.
     """

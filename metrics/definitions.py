@@ -300,7 +300,7 @@ def _shape(held: Moments | np.ndarray) -> tuple[int, int]:
 
 
 def _each(function: Callable[[torch.Tensor, Views, Tools], torch.Tensor]) -> Callable[[Views, Tools], Values]:
-    """From a function of one set of candidate images to one of all sets."""
+    """Turn a function of one set of candidate images into one of all sets."""
     return lambda views, tools: {role: function(images, views, tools) for role, images in views.candidates.items()}
 
 

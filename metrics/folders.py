@@ -79,7 +79,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _keys(folder: Path, images: list[Path]) -> dict[str, Path]:
-    """By path below the folder, without suffix."""
+    """Key the files by path below the folder, without suffix."""
     keys = {path.relative_to(folder.absolute()).with_suffix("").as_posix(): path for path in images}
     if len(keys) < len(images):
         raise UserError(f"{folder} holds images that differ in their suffix alone: keep one of each")
@@ -87,7 +87,7 @@ def _keys(folder: Path, images: list[Path]) -> dict[str, Path]:
 
 
 def _numbered(images: list[Path]) -> dict[int, Path]:
-    """By the last number of their names; empty where there is none, or one comes twice."""
+    """Key the files by the last number of their names; empty where there is none, or one comes twice."""
     numbers = [re.findall(r"\d+", path.stem) for path in images]
     if not all(numbers):
         return {}

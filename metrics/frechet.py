@@ -128,7 +128,7 @@ def frechet_infinity(generated: ArrayLike, target: ArrayLike | Moments, seed: in
 
 
 def moments_of(features: ArrayLike | Moments) -> Moments:
-    """Of feature vectors [N, D]; moments stay what they are."""
+    """Return the moments of feature vectors [N, D]; moments stay what they are."""
     if isinstance(features, Moments):
         return features
     moments = Moments()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from dnnlib import UserError
 
@@ -16,10 +15,7 @@ Images = torch.Tensor | np.ndarray
 _OVERSHOOT = 0.2  # of the range, on each side: samples and resized images overshoot a little
 _UNIT_RANGES = 2  # [0, 1] and [-1, 1] are no longer than this
 
-# SSIM, Wang et al. 2004, section III.C
-_SSIM_SIGMA = 1.5
-_SSIM_WINDOW = 11
-_SSIM_C1, _SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+_SSIM_WINDOW = 11  # Wang et al. 2004, section III.C
 
 
 def as_uint8(images: Images, value_range: tuple[float, float] | None = None) -> torch.Tensor:
@@ -99,23 +95,12 @@ def ssim(images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Wang et al. 2004: Gaussian window of 11 pixels with sigma 1.5, population covariances, data range 255.
     Args: uint8 [N, 3, H, W] both. Raises UserError where an image is smaller than the window.
     """
+    from kornia.metrics import ssim as ssim_map
+
     if min(images.shape[-2:]) < _SSIM_WINDOW:
         raise UserError(f"SSIM needs images of {_SSIM_WINDOW} pixels a side or more, not {list(images.shape[-2:])}")
-    x, y = images.double(), target.double()
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
-    var_x, var_y, cov = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _SSIM_C1) / (mean_x**2 + mean_y**2 + _SSIM_C1)
-    structure = (2 * cov + _SSIM_C2) / (var_x + var_y + _SSIM_C2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
-
-
-def _blur(images: torch.Tensor) -> torch.Tensor:
-    """Gaussian window means where the whole window fits: [..., H, W] to [..., H - 10, W - 10]."""
-    offsets = torch.arange(_SSIM_WINDOW, dtype=images.dtype) - _SSIM_WINDOW // 2
-    window = torch.softmax(-(offsets**2) / (2 * _SSIM_SIGMA**2), dim=0)
-    flat = images.flatten(end_dim=-3)[:, None]
-    blurred = F.conv2d(F.conv2d(flat, window[None, None, None, :]), window[None, None, :, None])
-    return blurred.reshape(*images.shape[:-2], *blurred.shape[-2:])
+    found = ssim_map(images.double(), target.double(), _SSIM_WINDOW, max_val=255.0, eps=0.0, padding="valid")
+    return found.mean(dim=(1, 2, 3))
 
 
 def image_size(images: torch.Tensor) -> str:

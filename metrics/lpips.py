@@ -112,7 +112,7 @@ class LPIPS(nn.Module):
         return distance
 
     def _features(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Of every stage, of unit length. A target that needs no gradient costs none."""
+        """Return the features of every stage, of unit length. A target that needs no gradient costs none."""
         x = (images - self.shift) / self.scale
         index = 0
         for number, stage in enumerate(self.backbone.stages):

@@ -87,7 +87,7 @@ class Table:
         return "\n".join([*table, "", *facts])
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: numbers that are not finite, or not there, are None."""
+        """Return it for JSON: numbers that are not finite, or not there, are None."""
         return {
             "metrics": {
                 score.name: {
@@ -127,7 +127,7 @@ class Table:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the numbers."""
+    """Return the versions of what computes the numbers."""
     found = {"python": platform.python_version()}
     for name in _REPORTED_PACKAGES:
         try:

@@ -41,6 +41,21 @@ def test_kornia_camera_has_no_crop_changes_in_place_and_inverts_by_the_transpose
     assert not torch.equal(theirs.intrinsics, before)
 
 
+def test_kornia_homogeneous_coordinates_are_ours_going_in_but_not_coming_out() -> None:
+    """Equal bits, and last digits apart; what is near the plane of the camera is not divided at all."""
+    from kornia.geometry import convert_points_from_homogeneous, convert_points_to_homogeneous
+
+    points = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(convert_points_to_homogeneous(points), torch.cat([points, torch.ones(100, 1)], dim=1))
+    ours, theirs = points[:, :2] / points[:, 2:], convert_points_from_homogeneous(points)
+    assert not torch.equal(theirs, ours)
+    torch.testing.assert_close(theirs, ours, rtol=1e-6, atol=0)
+    near = torch.tensor([[1.0, 2.0, 1e-9]])
+    assert convert_points_from_homogeneous(near).tolist() == [[1, 2]]
+    code = "import sys, torch_utils.cameras, training.conditioning; print('kornia' in sys.modules)"
+    assert run_python("-c", code).stdout.strip() == "False"
+
+
 def test_kornia_warps_show_what_is_behind_the_camera() -> None:
     """Turned by 180 degrees, a camera sees nothing of a picture. Where both see something, they agree."""
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -76,7 +76,7 @@ def symmetric_epipolar_distance(
 def triangulate(
     source_px: np.ndarray, target_px: np.ndarray, source: Camera, target: Camera
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where matched points [M, 2] of two views are: z-depth in the source view, and parallax in degrees, float64 [M].
+    """Locate matched points [M, 2] of two views: z-depth in the source view, and parallax in degrees, float64 [M].
 
     The point is where the ray of the source comes nearest to that of the target. Depth is in the unit of the
     extrinsics, and not positive where rays part; it is the worse known the smaller the parallax.

@@ -33,7 +33,7 @@ _BEFORE = {"solver": "heun", "guidance_interval": None, "pairs": None}  # what r
 
 
 def picture_path(folder: Path, role: PictureRole, seed: int, subdirs: bool = False) -> Path:
-    """Where the picture of a seed goes."""
+    """Return the path of a seed's picture."""
     parent = folder / f"{seed - seed % _SEEDS_PER_FOLDER:06d}" if subdirs else folder
     return parent / f"{role}_{seed:06d}.png"
 
@@ -69,7 +69,7 @@ class PairRecord:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PairRecord:
-        """From JSON. Raises KeyError, TypeError or ValueError for what is none."""
+        """Read it from JSON. Raises KeyError, TypeError or ValueError for what is none."""
         seed = content["seed"]
         try:
             return cls._checked(content)
@@ -96,7 +96,7 @@ class PairRecord:
         return source, target
 
     def to_text(self) -> str:
-        """For the PNG of the sample."""
+        """Return the text for the PNG of the sample."""
         return json.dumps(asdict(self))
 
 

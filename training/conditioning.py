@@ -62,7 +62,7 @@ class Prepared:
 
     @staticmethod
     def cat(parts: Sequence[Prepared]) -> Prepared:
-        """Those of several batches as one batch."""
+        """Return those of several batches as one batch."""
         return Prepared.joined(torch.cat, parts) if len(parts) > 1 else parts[0]
 
     @staticmethod
@@ -101,7 +101,7 @@ def pixel_grid(resolution: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def warp_grid(depth: torch.Tensor, geometry: torch.Tensor) -> torch.Tensor:
-    """Where each source pixel lands in the target view: depth [B, 1, R, R], geometry [B, 20] to [B, R, R, 2].
+    """Return where each source pixel lands in the target view: depth [B, 1, R, R], geometry [B, 20] to [B, R, R, 2].
 
     The grid holds (row, column) and is used as if it were (x, y), in and out: a quirk of the published code that
     released weights were trained with. float32, in exactly this order of operations, since the Fourier features that

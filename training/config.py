@@ -192,7 +192,7 @@ class TrainingConfig(Settings):
         return NVLoss(self.P_mean, self.P_std, self.network.sigma_data, Encodings(self.network), term)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the settings for JSON."""
         return {**dataclasses.asdict(self), "ema_stds": list(self.ema_stds), "network": self.network.to_dict()}
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:

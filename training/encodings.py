@@ -70,11 +70,11 @@ class Encoding:
         return ()
 
     def mean(self, told: Tensors) -> torch.Tensor | float:
-        """Its share of m, what to expect of the view before the denoiser has seen it: [B, 3, R, R]."""
+        """Return its share of m, what to expect of the view before the denoiser has seen it: [B, 3, R, R]."""
         return 0.0
 
     def blend(self, told: Tensors, choice: torch.Tensor, net: NVPrecond) -> torch.Tensor | float:
-        """Its share of b, what to expect of the view given its `choices` outputs of the denoiser."""
+        """Return its share of b, what to expect of the view given its `choices` outputs of the denoiser."""
         return self.mean(told)
 
     def distances(self, told: Tensors) -> dict[int, torch.Tensor]:
@@ -162,7 +162,7 @@ class PlaneSweep(Encoding):
         self.learned = {"blend_gain": config.plane_blend_gain}
 
     def inverse_depths(self) -> torch.Tensor:
-        """Of the planes, from infinitely far to the nearest: [P]."""
+        """Return those of the planes, from infinitely far to the nearest: [P]."""
         return self.nearest * torch.linspace(0, 1, self.choices) ** self.spacing
 
     def prepare(self, given: Conditioning, net: NVPrecond) -> Tensors:
@@ -282,7 +282,7 @@ class Encodings:
         return self._source_input(images, depth)
 
     def _source_input(self, source: torch.Tensor, depth: torch.Tensor | None) -> torch.Tensor:
-        """From uint8 [B, 3, R, R] and z-depth [B, 1, R, R]; unknown depth counts as far away.
+        """Make `src` from uint8 [B, 3, R, R] and z-depth [B, 1, R, R]; unknown depth counts as far away.
 
         Raises UserError where the network needs depth and there is none.
         """
@@ -299,7 +299,7 @@ class Encodings:
         return torch.cat([image, *(channel for channel in channels if channel is not None)], dim=1)
 
     def encoder_input(self, given: Conditioning, net: NVPrecond) -> torch.Tensor:
-        """Of the source encoder: colour and what the encodings add, [B, C, R, R]."""
+        """Return the input of the source encoder: colour and what the encodings add, [B, C, R, R]."""
         return torch.cat([given.image, *(t for part in self.parts for t in part.encoder_input(given, net))], dim=1)
 
     def prepare(self, given: Conditioning, net: NVPrecond) -> tuple[Tensors, ...]:

@@ -135,7 +135,7 @@ class Milestones:
 
     @cached_property
     def _typical_depth(self) -> float | None:
-        """Of the clips trained on, whatever their mix; a matter of seconds, once."""
+        """That of the clips trained on, whatever their mix; measured once, in seconds."""
         from datasets.typical_depth import typical_depth
 
         found = typical_depth(self.data.as_stored())

@@ -70,7 +70,7 @@ class UNetConfig:
     dropout: float = setting(0.0, "Dropout probability.", section=NETWORK)
 
     def unet_arguments(self) -> dict[str, Any]:
-        """For `UNet`."""
+        """Return the arguments for `UNet`."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(UNetConfig)}
 
 
@@ -178,7 +178,7 @@ class NetworkConfig(UNetConfig, EncodingConfig):
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> NetworkConfig:
-        """From arguments that others wrote. Raises UserError also for a name that is unknown or missing."""
+        """Make it from arguments that others wrote. Raises UserError also for a name that is unknown or missing."""
         if not isinstance(arguments, Mapping):
             raise UserError(f"no network can be built from {_short(arguments)}")
         known = {field.name for field in dataclasses.fields(cls)}
@@ -259,7 +259,7 @@ class NetworkConfig(UNetConfig, EncodingConfig):
         return _HEAD_CHANNELS if self.channels_per_head is None else self.channels_per_head
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: `NetworkConfig.of` reads it."""
+        """Return it for JSON: `NetworkConfig.of` reads it."""
         plain = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 

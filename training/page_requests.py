@@ -84,7 +84,7 @@ class ViewRequest:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> ViewRequest:
-        """From a JSON object: the fields of this class, `fov` for `fov_deg`, and one of
+        """Make it from a JSON object: the fields of this class, `fov` for `fov_deg`, and one of
 
         `move`, the fields of a `Move`; `path`, a name, with `frames` and `amount`; `path_file`, with `frames`,
         `convention` and `pose`; `keys`, moves with a `time` each, with `frames`.

@@ -44,11 +44,11 @@ class RunPairs:
         return OwnPairs(self.own, self.config.resolution, self.config.seed)
 
     def as_stored(self) -> PairDataset:
-        """Those to train on, photographs aside, at the size that their frames have."""
+        """Return those to train on, photographs aside, at the size that their frames have."""
         return open_pairs(self.config.pairs("train")) if self.own is None else OwnPairs(self.own)
 
     def held_out(self) -> PairDataset:
-        """Those to validate on, at the run's resolution; the same ones for every seed."""
+        """Return those to validate on, at the run's resolution; the same ones for every seed."""
         config = self.config
         if self.own_held_out is not None:
             return OwnPairs(self.own_held_out, config.resolution)
@@ -57,7 +57,7 @@ class RunPairs:
         return open_pairs(replace(config.pairs(config.validation_split), seed=0), config.resolution)
 
     def shown(self) -> PairDataset:
-        """Those of sample sheets: held out where there are such, at the size that their frames have."""
+        """Return those of sample sheets: held out where there are such, at the size that their frames have."""
         own = self.own if self.own_held_out is None else self.own_held_out
         if own is not None:
             return OwnPairs(own)

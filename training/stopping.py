@@ -26,6 +26,6 @@ def stop_signals() -> Iterator[Event]:
 
 
 def ignore_stop_signals(_: int) -> None:
-    """For data workers, which their parent still needs to end its step: it is told of the signals itself."""
+    """Ignore the signals in a data worker, which its parent still needs to end its step."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -169,7 +169,7 @@ class PathFolder:
         )
 
     def _stored_identity(self) -> dict[str, Any]:
-        """That of the frames that are there; empty where nobody wrote it."""
+        """Return that of the frames that are there; empty where nobody wrote it."""
         for name, key in ((_IDENTITY, None), (_TRAJECTORY, "identity")):
             if (self.folder / name).is_file():
                 document = read_json(self.folder / name)

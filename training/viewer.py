@@ -127,7 +127,7 @@ class PageRenderer:
         return plan
 
     def _numbers(self, cameras: list[Camera]) -> list[list[float]]:
-        """Of each camera (fx, fy, cx, cy), its square's side being 1, and world-to-camera [3, 4] in units of moves."""
+        """Return each camera's (fx, fy, cx, cy), for a side of 1, and world-to-camera [3, 4], in units of moves."""
         numbers = []
         for camera in cameras:
             square = camera.square()
