@@ -354,11 +354,11 @@ def compare(
     if outdir is not None and not all(with_images):
         raise UserError("pictures need the folders of both runs: leave --outdir out, or give folders")
     how = {"weights": dict(options["weights"]), "workers": options["workers"]}
-    judged = [
+    one, other = (
         judge_run(path, metrics, processes, options["batch"], **how) if has_images else read_judged(path)
         for path, has_images in zip((first, second), with_images, strict=True)
-    ]
-    found = compare_numbers(*judged, most=count)
+    )
+    found = compare_numbers(one, other, count)
     if processes.is_main:
         click.echo(to_text(found))
         if json_file is not None:
@@ -366,7 +366,8 @@ def compare(
                 temporary.write_text(to_json(found) + "\n")
         if outdir is not None:
             picture = writable_directory(outdir) / "differences.png"
-            save_png(picture, compared_sheet(*(open_saved(path, None, None, None) for path in (first, second)), found))
+            saved, others = (open_saved(path, None, None, None) for path in (first, second))
+            save_png(picture, compared_sheet(saved, others, found))
             click.echo(picture)
     processes.close()
 

@@ -115,7 +115,8 @@ class SavedViews:
 
     def key(self, seed: int) -> FramePair | str | int:
         """What names a pair in another run, too: clip and frames, else the name of the image, else the seed."""
-        return self.pairs.get(seed) or self.names.get(seed, seed)
+        pair = self.pairs.get(seed)
+        return self.names.get(seed, seed) if pair is None else pair
 
     @property
     def described(self) -> dict[str, Any]:
