@@ -35,10 +35,7 @@ _PRELOADED = ("pytest", "hypothesis", "numpy", "PIL", "torch", "scipy", "scipy.l
 TESTS = {
     "datasets/chunks.py": ("tests/datasets/test_layouts.py",),
     "metrics/definitions.py": ("tests/metrics/test_runner.py", "tests/metrics/test_geometry.py"),
-    "metrics/kid.py": ("tests/metrics/test_frechet.py", "tests/metrics/test_runner.py"),
-    "metrics/lpips.py": ("tests/metrics/test_image.py",),
-    "metrics/reference.py": ("tests/metrics/test_frechet.py", "tests/test_calculate_metrics.py"),
-    "metrics/views.py": ("tests/metrics/test_warp.py", "tests/metrics/test_runner.py"),
+    "metrics/views.py": ("tests/metrics/test_runner.py",),
     "torch_utils/matching.py": ("tests/metrics/test_geometry.py",),
     "training/encodings.py": ("tests/training/test_precond.py", "tests/training/test_conditioning.py"),
     "training/guidance.py": ("tests/training/test_sampling.py", "tests/training/test_precond.py"),

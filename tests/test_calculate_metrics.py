@@ -11,8 +11,7 @@ from click.testing import Result
 from calculate_metrics import main
 from metrics import compute_metrics
 from metrics.reference import load_reference
-from tests.metrics.scenes import synthetic_pairs, views_of, write_run
-from tests.metrics.test_image import noisy
+from tests.metrics.scenes import noisy, synthetic_pairs, views_of, write_run
 from tests.scripts import invoke, run_python
 from torch_utils.batches import Pair
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from skimage import data
 
 from datasets.synthetic import Synthetic
 from metrics.views import Views
@@ -48,3 +50,16 @@ def save_tiny_dinov2(folder: Path) -> Path:
     torch.manual_seed(0)
     transformers.Dinov2Model(config).save_pretrained(folder)
     return folder
+
+
+def photographs(side: int = 64) -> torch.Tensor:
+    """Real photographs that scikit-image carries: uint8 [4, 3, side, side]."""
+    images = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    return torch.stack(
+        [torch.from_numpy(np.array(image[50 : 50 + side, 100 : 100 + side])) for image in images]
+    ).permute(0, 3, 1, 2)
+
+
+def noisy(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)) * sigma
+    return (images + noise).clip(0, 255).to(torch.uint8)

@@ -14,7 +14,7 @@ from calculate_metrics import main
 from dnnlib import UserError
 from metrics.folders import find_layout, open_folders, open_saved
 from metrics.image import psnr
-from tests.metrics.test_image import noisy, photographs
+from tests.metrics.scenes import noisy, photographs
 
 
 def write(folder: Path, images: torch.Tensor, names: list[str]) -> Path:

@@ -17,8 +17,7 @@ from metrics.gallery import extremes, group_means, samples_sheet, save_gap_plot
 from metrics.saved import open_results
 from metrics.table import Table, format_indices
 from metrics.views import COPY_SOURCE, GENERATED, TARGET
-from tests.metrics.scenes import synthetic_pairs, views_of, write_run
-from tests.metrics.test_image import noisy
+from tests.metrics.scenes import noisy, synthetic_pairs, views_of, write_run
 
 PSNR = Score(
     "psnr",

@@ -1,4 +1,4 @@
-"""The warp by depth as a baseline, and the mask of visible pixels that comes with it."""
+"""What is judged: images that fit together, cut borders, and the warp by depth with its mask of visible pixels."""
 
 from __future__ import annotations
 
@@ -101,3 +101,58 @@ def test_a_turned_source_is_the_truth_where_the_camera_only_turns(pairs: list[Pa
         assert torch.equal(moved * ~seen, source * ~seen)  # holes keep the source's pixels
     # a homography knows the rotation alone: it is the same whatever the translation
     assert torch.equal(views.with_homography().warped, plain.with_homography().warped)
+
+
+def test_pixels_that_the_source_does_not_see_get_its_mean_colour(pairs: list[Pair]) -> None:
+    views = views_of(pairs).with_depth(depth_of(pairs))
+    for moved, seen, source in zip(views.warped, views.visible, views.source, strict=True):
+        mean = source.double().mean(dim=(1, 2)).round()
+        assert torch.equal(moved[:, ~seen[0]].double(), mean[:, None].expand(-1, int((~seen).sum())))
+        assert not torch.equal(moved[:, seen[0]].double(), mean[:, None].expand(-1, int(seen.sum())))
+
+
+def test_a_camera_that_stays_sees_all_of_what_it_saw(pairs: list[Pair]) -> None:
+    plain = views_of(pairs)
+    views = replace(plain, cameras=[(source, source) for source, _ in plain.cameras]).with_depth(depth_of(pairs))
+    assert bool(views.visible.all())
+    assert torch.equal(views.warped, views.source)
+
+
+def test_borders_are_cut_off_images_masks_and_cameras(pairs: list[Pair]) -> None:
+    """5 % of 64 pixels are 3.2: 4 are cut off at the left and top, and as many at the right and bottom."""
+    views = views_of(pairs).with_depth(depth_of(pairs))
+    cut = views.without_border(0.05)
+    assert cut.size == (56, 56)
+    for name in ("generated", "target", "source", "visible", "warped"):
+        assert torch.equal(getattr(cut, name), getattr(views, name)[..., 4:60, 4:60])
+    for (source, target), (source_cut, target_cut) in zip(views.cameras, cut.cameras, strict=True):
+        for camera, smaller in ((source, source_cut), (target, target_cut)):
+            assert (smaller.width, smaller.height) == (56, 56)
+            point = torch.tensor([[0.3, -0.2, 2.0]], dtype=torch.float64)
+            moved = camera.project(point)[0] - smaller.project(point)[0]
+            torch.testing.assert_close(moved, torch.full_like(moved, 4.0))
+    assert Views(range(4), views.generated, None).without_border(0.05).cameras is None
+
+
+def test_candidates(pairs: list[Pair]) -> None:
+    views = views_of(pairs)
+    assert list(views.candidates) == ["generated", "copy_source"]
+    assert list(replace(views, baseline=False).candidates) == ["generated"]
+    assert list(views.with_homography().candidates) == ["generated", "copy_source", "warp"]
+    assert views.candidates["copy_source"] is views.source
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generated": torch.zeros(4, 3, 64, 64)}, "uint8"),
+        ({"generated": torch.zeros(4, 1, 64, 64, dtype=torch.uint8)}, "uint8"),
+        ({"source": torch.zeros(4, 3, 64, 32, dtype=torch.uint8)}, "generated and source images do not fit together"),
+        ({"target": torch.zeros(3, 3, 64, 64, dtype=torch.uint8)}, "generated and target images do not fit together"),
+        ({"indices": range(3)}, "3 indices do not fit 4 images"),
+        ({"visible": torch.zeros(3, 1, 64, 64, dtype=torch.bool)}, "3 masks do not fit 4 images"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(pairs: list[Pair], changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(views_of(pairs), **changes)
