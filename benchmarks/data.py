@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -107,6 +108,22 @@ def compare_packing(tree: Path, scratch: Path, recipe: Recipe, rounds: int) -> N
     )
 
 
+@contextmanager
+def published_and_packed(source: Clips) -> Iterator[dict[str, Path]]:
+    """Folders with a train split of the clips, as published and packed, that are there within the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        roots = {name: Path(folder, name) for name in ("tree", "pack")}
+        write_tree(roots["tree"], "train", source)
+        write_pack(open_clips(roots["tree"], "train"), roots["pack"] / "train", Recipe())
+        yield roots
+
+
+def rooms(clips: int, frames: int) -> Enlarged:
+    """Synthetic clips whose files are about as large as real ones."""
+    small = SyntheticClips("train", clips, frames=frames, width=_WIDTH // 2, height=_HEIGHT // 2)
+    return Enlarged(small, clips, frames, _GRAIN)
+
+
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), help="Frames to use.  [default: synthetic rooms]")
 @click.option("--clips", default=8, show_default=True, help="At most so many.")
@@ -116,18 +133,15 @@ def compare_packing(tree: Path, scratch: Path, recipe: Recipe, rounds: int) -> N
 def main(data: Path | None, clips: int, frames: int, pairs: int, rounds: int) -> None:
     """Reading pairs from a pack against the published tree, and packing against decoding alone."""
     torch.set_num_threads(1)
-    rooms = SyntheticClips("train", clips, frames=frames, width=_WIDTH // 2, height=_HEIGHT // 2)
-    source = Enlarged(open_clips(data, "train") if data else rooms, clips, frames, 0.0 if data else _GRAIN)
-    with tempfile.TemporaryDirectory() as folder:
-        tree, pack = Path(folder, "tree"), Path(folder, "pack")
-        write_tree(tree, "train", source)
+    source = Enlarged(open_clips(data, "train"), clips, frames, 0.0) if data else rooms(clips, frames)
+    with published_and_packed(source) as roots, tempfile.TemporaryDirectory() as scratch:
+        tree, pack = roots["tree"], roots["pack"]
         sizes = [file.stat().st_size for file in (tree / "train").glob("*/*.png")]
         print(f"{len(sizes)} frames of {_WIDTH} x {_HEIGHT}, {sum(sizes) / len(sizes) / 1000:.0f} kB a PNG file")
-        write_pack(open_clips(tree, "train"), pack / "train", Recipe())
         for resolution in _TARGETS:
             compare_reading(tree, pack, resolution, pairs, rounds)
         for recipe in (Recipe((256,)), Recipe((256, 64))):
-            compare_packing(tree, Path(folder), recipe, rounds)
+            compare_packing(tree, Path(scratch), recipe, rounds)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Full-size networks: the plain path against the fast one, in one run.
+"""Networks of full size: the plain path against the fast one, in one run.
 
     python -m benchmarks.sampling --config=vivid-base --batch=4                         # one evaluation
     python -m benchmarks.sampling --config=vivid-sr --batch=1 --dtype=float32 --profile
@@ -22,52 +22,62 @@ from collections.abc import Callable
 import click
 import torch
 
+from benchmarks.training import preset_config
+from datasets.trajectories import Move
+from presets import SAMPLING, TRAINING
 from torch_utils.cameras import Camera, View
 from torch_utils.distributed import best_device, fast_dtype
-from torch_utils.geometry_vector import GEOMETRY_DIM
+from torch_utils.geometry_vector import geometry_vector
 from torch_utils.memory import peak_memory, used_memory
 from training.estimate import flop_of
 from training.generation import NovelViewSampler
 from training.precond import NVPrecond
-from training.sampling_config import DTYPES, SamplingConfig
+from training.sampling_config import DTYPES, ROLES, SamplingConfig
 
-_BASE = dict(img_resolution=64, model_channels=128, extra_attn=1)
-CONFIGS = {
-    "vivid-base": _BASE,
-    "vivid-uncond": dict(**_BASE, uncond=True),
-    "vivid-sr": dict(img_resolution=256, model_channels=64, super_res=True),
-}
-CASCADE = {"net": "vivid-base", "gnet": "vivid-uncond", "sr_model": "vivid-sr"}
 _PROFILE_ROWS = 12
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 
 
-def build(config: str, device: str) -> NVPrecond:
+def build(name: str, device: str) -> NVPrecond:
+    """The network that a preset of train_nvs.py trains."""
+    config = preset_config(name, "", 1, "cpu").network
     torch.manual_seed(0)
     # Without noise on the low-resolution image: the two paths must see the same.
-    net = NVPrecond(**CONFIGS[config], noisy_sr=0.0).eval().requires_grad_(False).to(device)
+    net = NVPrecond(**{**config.to_dict(), "noisy_sr": 0.0}).eval().requires_grad_(False).to(device)
     for name, parameter in net.named_parameters():
         if parameter.ndim == 0:  # learned gains start at zero, which would make half of the network silent
             torch.nn.init.constant_(net.get_parameter(name), 0.3)
     return net
 
 
-def evaluation(config: str, batch: int, device: str, make: Callable[[str], NVPrecond]) -> Callable[[], torch.Tensor]:
+def evaluation(name: str, batch: int, device: str, make: Callable[[str], NVPrecond]) -> Callable[[], torch.Tensor]:
     """One evaluation of a network, which `make` makes of its name."""
-    net, side = make(config), CONFIGS[config]["img_resolution"]
+    net = make(name)
+    side, camera = net.img_resolution, Camera.from_fov(58.0, 64, 64)
     torch.manual_seed(0)
     src, dst, conditioning_image = torch.randn(3, batch, 3, side, side, device=device)
-    sigma, geometry = torch.ones(batch, device=device), torch.randn(batch, GEOMETRY_DIM, device=device)
+    sigma = torch.ones(batch, device=device)
+    geometry = geometry_vector(camera, Move(right=0.5, pan_deg=5.0).camera(camera), side).expand(batch, -1).to(device)
     return lambda: net(src, dst, sigma, geometry, conditioning_image if net.super_res else None)
 
 
-def sample(steps: int, batch: int, make: Callable[[str], NVPrecond]) -> Callable[[], torch.Tensor]:
-    """Whole samples: base network with guidance, then super-resolution."""
-    networks = {role: make(name) for role, name in CASCADE.items()}
-    sampler = NovelViewSampler(**networks, config=SamplingConfig(guidance=1.5, num_steps=steps))
+def sample(
+    preset: str, steps: int | None, batch: int, make: Callable[[str], NVPrecond]
+) -> tuple[NovelViewSampler, Callable[[], torch.Tensor]]:
+    """Whole samples as a preset of generate_images.py says, in its own number of steps or another."""
+    options = dict(SAMPLING[preset])
+    networks = {role: make(options[role]) for role in ROLES if role in options}
+    options["num_steps"] = steps or options.get("steps", SamplingConfig().num_steps)
+    sampler = NovelViewSampler(**networks, config=SamplingConfig.of(options))
+    return sampler, lambda: draw(sampler, batch)
+
+
+def draw(sampler: NovelViewSampler, batch: int) -> torch.Tensor:
+    """Views of noise from a camera that has moved: [batch, 3, R, R]."""
     image = torch.randint(256, (3, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     view = View(image, Camera.from_fov(58.0, 64, 64))
-    return lambda: sampler([view] * batch, [view.camera] * batch, range(batch)).float()
+    targets = [Move(right=0.5, pan_deg=5.0).camera(view.camera)] * batch
+    return sampler([view] * batch, targets, range(batch)).float()
 
 
 def seconds(function: Callable[[], torch.Tensor]) -> float:
@@ -94,17 +104,24 @@ def print_profile(function: Callable[[], object]) -> None:
 
 
 @click.command()
-@click.option("--config", type=click.Choice([*CONFIGS, "vivid"]), default="vivid-base", show_default=True)
+@click.option("--config", type=click.Choice([*TRAINING, *SAMPLING]), default="vivid-base", show_default=True)
 @click.option("--batch", type=int, default=4, show_default=True)
 @click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="Of the fast path.")
 @click.option("--compile", "compiled", is_flag=True, help="torch.compile in the fast path.")
-@click.option("--steps", type=int, default=32, show_default=True, help="Of --config=vivid.")
+@click.option("--steps", type=int, help="Of a sample.  [default: the preset's]")
 @click.option("--device", default=None, help="Default: the best present.")
 @click.option("--repeat", type=int, default=5, show_default=True)
 @click.option("--profile", is_flag=True, help="Also: where the time of the fast path goes.")
 @torch.no_grad()
 def main(
-    config: str, batch: int, dtype: str, compiled: bool, steps: int, device: str | None, repeat: int, profile: bool
+    config: str,
+    batch: int,
+    dtype: str,
+    compiled: bool,
+    steps: int | None,
+    device: str | None,
+    repeat: int,
+    profile: bool,
 ) -> None:
     """Print time, GFLOP/s, share of the matmul peak, memory, and how far the results are apart."""
     device = device or best_device()
@@ -123,22 +140,23 @@ def main(
 
     titles = [f"plain {str(plain_dtype)[6:]}", f"fast {str(chosen)[6:]}{', compiled' if compiled else ''}"]
     paths = {
-        title: sample(steps, batch, make) if config == "vivid" else evaluation(config, batch, device, make)
+        title: sample(config, steps, batch, make)[1] if config in SAMPLING else evaluation(config, batch, device, make)
         for title, make in zip(titles, (plain, fast), strict=True)
     }
     gflop = flop_of(paths[titles[0]]) / 1e9
     results = {title: path() for title, path in paths.items()}
     best = dict.fromkeys([*titles, "matmul"], float("inf"))
-    a = torch.randn(2048, 2048, device=device).to(chosen)
+    side = 8192 if torch.device(device).type == "cuda" else 2048
+    a = torch.randn(side, side, device=device).to(chosen)
     for _ in range(repeat):
         for title, path in paths.items():
             best[title] = min(best[title], seconds(path))
         for _ in range(3):
             best["matmul"] = min(best["matmul"], seconds(lambda: a @ a))
-    peak = 2 * 2048**3 / best["matmul"] / 1e9
+    peak = 2 * side**3 / best["matmul"] / 1e9
     memory = {title: working_memory(path, torch.device(device)) / 2**20 for title, path in paths.items()}
 
-    what = f"a sample of {steps} steps" if config == "vivid" else "an evaluation"
+    what = "a sample" if config in SAMPLING else "an evaluation"
     print(f"{config}, batch {batch}, {device}, {torch.get_num_threads()} threads, {gflop:.0f} GFLOP {what}")
     print(f"{'path':24} {'seconds':>8} {'GFLOP/s':>8} {'of matmul peak':>15} {'MiB':>6} {'speed':>6}")
     for title in titles:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import click
@@ -38,6 +38,16 @@ def preset_config(preset: str, data: str, batch: int, device_type: str) -> Train
     return train_nvs.make_config({**options, "data": data, "ramp_up": 0, "range_selection": None}, device_type)
 
 
+@contextmanager
+def synthetic_run(preset: str, batch: int, precision: str, device: torch.device) -> Iterator[TrainingConfig]:
+    """Such a run on rooms that are there within the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = replace(preset_config(preset, folder, batch, device.type), precision=precision)
+        side = 2 * config.resolution
+        write_chunks(folder, "train", SyntheticClips("train", 16, frames=16, width=side, height=side))
+        yield config
+
+
 @click.command()
 @click.option("--preset", type=click.Choice(list(TRAINING)), default="vivid-tiny-base", show_default=True)
 @click.option("--batch", default=16, show_default=True, help="Images of a step.")
@@ -50,12 +60,8 @@ def preset_config(preset: str, data: str, batch: int, device_type: str) -> Train
 def main(preset: str, batch: int, precision: str | None, device: str, rounds: int, peak: float | None) -> None:
     """Print images per second of both versions, their ratio, and what loading costs."""
     processes, cuda = start_processes(device), device.startswith("cuda")
-    with tempfile.TemporaryDirectory() as folder:
-        config = preset_config(preset, folder, batch, processes.device.type)
-        config = replace(config, precision=precision or ("float16" if cuda else "bfloat16"))
+    with synthetic_run(preset, batch, precision or ("float16" if cuda else "bfloat16"), processes.device) as config:
         plain_config = replace(config, precision="float16" if cuda else "float32")
-        side = 2 * config.resolution
-        write_chunks(folder, "train", SyntheticClips("train", 16, frames=16, width=side, height=side))
         plain, ours = make_plain(Trainer(plain_config, processes)), Trainer(config, processes)
         batches = step_batches(ours, RunPairs(config).training())
         still = next(batches)
