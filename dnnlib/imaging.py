@@ -121,7 +121,7 @@ def read_image(source: str | os.PathLike[str] | BinaryIO, *, upright: bool = Tru
     with open_image(source) as image:
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
-        return np.array(_to_rgb(_to_srgb(image)))
+        return np.array(to_rgb(_to_srgb(image)))
 
 
 def image_size(source: str | os.PathLike[str] | BinaryIO) -> tuple[int, int]:
@@ -154,7 +154,11 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB; transparency is laid over white, 16-bit grey is scaled to 8 bits.
+
+    Raises UserError for floating-point and 32-bit images.
+    """
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64)
         if values.size and not 0 <= values.min() <= values.max() <= 65535:

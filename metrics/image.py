@@ -22,19 +22,22 @@ def as_uint8(images: Images, value_range: tuple[float, float] | None = None) -> 
     """RGB images in any usual form as uint8 [N, 3, H, W] on the CPU.
 
     Args:
-        images: uint8, or floating point (rounded, as samples are saved); tensor or array [N, 3, H, W] or [N, H, W, 3].
-            Where both fit, tensors are read as the first, arrays as the second.
+        images: uint8, or floating point (rounded, as samples are saved); tensor or array [N, 3, H, W] or [N, H, W, 3],
+            or with one channel, which is grey. Where both fit, tensors are read as the first, arrays as the second.
         value_range: black and white of floating-point images, such as (0, 1), (-1, 1) or (0, 255). None is (-1, 1), the
             range of the networks, where negative numbers show that it is meant.
     Raises UserError for anything else: for numbers that are not finite or do not fit the range, and where it is
     not given and cannot be told.
     """
-    channels_first = isinstance(images, torch.Tensor)
-    tensor = torch.as_tensor(images).detach().cpu()
-    if tensor.ndim == 4 and tensor.shape[-1] == 3 and not (channels_first and tensor.shape[1] == 3):
-        tensor = tensor.permute(0, 3, 1, 2)
-    if tensor.ndim != 4 or tensor.shape[1] != 3:
-        raise UserError(f"images are [N, 3, H, W] or [N, H, W, 3], not {list(tensor.shape)}")
+    tensor = _as_tensor(images)
+    axes = (1, 3) if isinstance(images, torch.Tensor) else (3, 1)
+    found = [axis for count in (3, 1) for axis in axes if tensor.ndim == 4 and tensor.shape[axis] == count]
+    if not found:
+        raise UserError(f"images are [N, 3, H, W] or [N, H, W, 3], or grey with 1 for 3, not {list(tensor.shape)}")
+    tensor = tensor.movedim(found[0], 1)
+    tensor = tensor.expand(-1, 3, -1, -1)
+    if 0 in tensor.shape[2:]:
+        raise UserError(f"images are of {image_size(tensor)}: they have no pixels")
     if tensor.dtype == torch.uint8:
         return tensor
     if not tensor.is_floating_point():
@@ -47,11 +50,23 @@ def as_uint8(images: Images, value_range: tuple[float, float] | None = None) -> 
     return ((tensor.double() - low) * (255 / (high - low)) + 0.5).clip(0, 255).to(torch.uint8)
 
 
+def _as_tensor(images: Images) -> torch.Tensor:
+    if isinstance(images, torch.Tensor):
+        return images.detach().cpu()
+    try:
+        return torch.from_numpy(np.array(images, order="C"))  # a copy: torch takes no negative strides
+    except TypeError:
+        raise UserError(f"images are arrays of numbers, not of type {np.asarray(images).dtype}") from None
+
+
 def _value_range(images: torch.Tensor, value_range: tuple[float, float] | None) -> tuple[float, float]:
     """Black and white of floating-point images. Raises UserError where they do not fit, or cannot be told."""
     darkest, brightest = float(images.min()), float(images.max())
-    low, high = value_range or (-1.0, 1.0)
-    if not low < high:
+    try:
+        low, high = map(float, (-1, 1) if value_range is None else value_range)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not -math.inf < low < high < math.inf:
         raise UserError(f"value_range is black and white, such as (0, 1), not {value_range}")
     if min(darkest - low, high - brightest) < -_OVERSHOOT * (high - low):
         raise UserError(

@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from dnnlib import UserError
+from dnnlib.imaging import to_rgb
+from dnnlib.util import one_line
 from metrics.definitions import FEATURE_METRICS, IMAGE_METRICS, FeatureMetric, ImageMetric, Tools
 from metrics.detectors import load_detectors
 from metrics.image import Images, as_uint8, image_size
@@ -50,7 +53,7 @@ class Evaluation:
 
     def __init__(
         self,
-        metrics: Sequence[str],
+        metrics: str | Sequence[str],
         *,
         device: torch.device | str = "cpu",
         weights: Mapping[str, str | Path] | None = None,
@@ -73,7 +76,7 @@ class Evaluation:
 
         Raises UserError for an unknown metric, a missing package or file, a reference that does not fit.
         """
-        self.metrics = {name: _metric(name) for name in metrics}
+        self.metrics = {name: _metric(name) for name in ([metrics] if isinstance(metrics, str) else metrics)}
         names = [metric.detector for metric in self.metrics.values() if isinstance(metric, FeatureMetric)]
         weights = weights or {}
         detectors = load_detectors(names, device, {n: file for n, file in weights.items() if n not in BACKBONES})
@@ -165,7 +168,7 @@ def compute_metrics(
     generated: Images | Iterable[Images],
     target: Images | Iterable[Images],
     source: Images | Iterable[Images] | None = None,
-    metrics: Sequence[str] = ("psnr", "ssim", "lpips"),
+    metrics: str | Sequence[str] = ("psnr", "ssim", "lpips"),
     *,
     cameras: Sequence[tuple[Camera, Camera]] | None = None,
     device: torch.device | str = "cpu",
@@ -176,8 +179,8 @@ def compute_metrics(
     """Metrics of generated images against the true targets.
 
     Args:
-        generated, target, source: images in any form that `as_uint8` takes, one image [3, H, W] or [H, W, 3] or of
-            Pillow, or iterables of such images or batches, which are read once and need not fit into memory. Source
+        generated, target, source: images in any form that `as_uint8` takes, one image [3, H, W], [H, W, 3], [H, W] or
+            of Pillow, or iterables of such images or batches, which are read once and need not fit into memory. Source
             views are needed by `tsed` and the joint metrics alone.
         metrics: names, see `METRICS`.
         cameras: (source, target) of every pair, at the images' size, for `tsed`.
@@ -185,13 +188,13 @@ def compute_metrics(
         value_range: black and white of floating-point images, such as (0, 1); see `as_uint8`.
 
     Returns: one number per metric; NaN where no image has a finite one, as the PSNR of equal images is not.
-    `Evaluation` gives baselines, numbers of single images, visible and disoccluded
-    PSNR, and works on several processes.
+    `Evaluation` gives baselines, numbers of single images, visible and disoccluded PSNR, and works on several
+    processes.
     Raises UserError where sizes or numbers of images do not fit, or numbers are not finite.
     """
     evaluation = Evaluation(metrics, device=device, weights=weights, allow_few=allow_few)
-    roles = {"generated": generated, "target": target, "source": source}
-    streams = {role: _pictures(images, value_range) for role, images in roles.items() if images is not None}
+    roles = {"generated": generated, "target": target, **({} if source is None else {"source": source})}
+    streams = {role: _pictures(images, value_range) for role, images in roles.items()}
     count = 0
     while batch := {role: list(islice(pictures, _CHUNK)) for role, pictures in streams.items()}:
         if len({len(pictures) for pictures in batch.values()}) > 1:
@@ -217,15 +220,16 @@ def _metric(name: str) -> ImageMetric | FeatureMetric:
 
 def _pictures(images: Any, value_range: tuple[float, float] | None) -> Iterator[torch.Tensor]:
     """One image, a batch, or an iterable of either, as images, uint8 [3, H, W]."""
-    if not hasattr(images, "shape") and not hasattr(images, "convert"):
-        if isinstance(images, str | bytes):
-            raise UserError(f"images are arrays, tensors or images of Pillow, not {images!r}: read the files first")
+    if isinstance(images, Image.Image):
+        images = np.array(to_rgb(images))
+    if not hasattr(images, "shape"):
+        if isinstance(images, str | bytes | Mapping) or not isinstance(images, Iterable):
+            what = "read the files first" if isinstance(images, str | bytes | Path) else "give some"
+            raise UserError(f"images are arrays, tensors or images of Pillow, not {one_line(repr(images), 80)}: {what}")
         for item in images:
             yield from _pictures(item, value_range)
         return
-    if hasattr(images, "convert"):  # of Pillow
-        images = np.array(images.convert("RGB"))
-    batch = images[None] if images.ndim == 3 else images
+    batch = images[None, ..., None] if images.ndim == 2 else images[None] if images.ndim == 3 else images
     for start in range(0, max(len(batch), 1), _CHUNK):
         yield from as_uint8(batch[start : start + _CHUNK], value_range)
 

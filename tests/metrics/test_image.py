@@ -106,6 +106,11 @@ def test_a_value_range_says_what_floats_mean() -> None:
         (0, 255, None, "do not fit the range -1 to 1"),
         (0, 1, (0, 255), "all but black"),
         (0, 1, (1, 0), "black and white"),
+        (0, 1, (0, float("nan")), "black and white"),
+        (0, 1, (0, float("inf")), "black and white"),
+        (0, 1, "1-0", "black and white"),
+        (0, 1, (0, 1, 2), "black and white"),
+        (0, 1, 255, "black and white"),
     ],
 )
 def test_floats_that_do_not_fit_their_range(
@@ -129,6 +134,54 @@ def test_lists_and_single_images() -> None:
     assert single == pytest.approx(psnr(images[:1], target[:1]).item())
 
 
+def test_arrays_from_other_libraries() -> None:
+    """Views with the channels turned round, as of OpenCV; arrays that may not be written to; tensors with gradients."""
+    target = photographs(32)
+    images = noisy(target, 30)
+    expected = compute_metrics(images, target, metrics=("psnr", "ssim"))
+    turned = [of.permute(0, 2, 3, 1).flip(-1).numpy()[..., ::-1] for of in (images, target)]
+    assert compute_metrics(*turned, metrics=("psnr", "ssim")) == pytest.approx(expected)
+    locked = [of.numpy().copy() for of in (images, target)]
+    for array in locked:
+        array.flags.writeable = False
+    assert compute_metrics(*locked, metrics=("psnr", "ssim")) == pytest.approx(expected)
+    learned = [(of / 255).requires_grad_() for of in (images, target)]
+    assert compute_metrics(*learned, metrics=("psnr", "ssim"), value_range=(0, 1)) == pytest.approx(expected)
+
+
+def test_grey_images() -> None:
+    """Of one channel, as three that are equal, in every form; of Pillow at 16 bits, too."""
+    grey = photographs(32)[:, :1]
+    expected = compute_metrics(grey.expand(-1, 3, -1, -1), photographs(32), metrics=("psnr", "ssim"))
+    last = grey.permute(0, 2, 3, 1)
+    pillow = [Image.fromarray(array) for array in grey[:, 0].numpy()]
+    deep = [Image.fromarray(array.astype(np.uint16) * 257) for array in grey[:, 0].numpy()]
+    flat = list(grey[:, 0].numpy())
+    for form in (grey, grey.numpy(), last, last.numpy(), pillow, deep, list(grey), flat):
+        assert compute_metrics(form, photographs(32), metrics=("psnr", "ssim")) == pytest.approx(expected)
+
+
+def test_transparency_is_laid_over_white_as_in_files() -> None:
+    image = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    white = np.full((16, 16, 3), 255, np.uint8)
+    assert np.isnan(compute_metrics(image, white, metrics=("psnr",))["psnr"])  # equal
+
+
+def test_a_metric_may_stand_alone() -> None:
+    images = photographs(32)
+    assert compute_metrics(images, images.flip(0), metrics="psnr") == compute_metrics(
+        images, images.flip(0), metrics=["psnr"]
+    )
+
+
+@pytest.mark.parametrize("nothing", [None, 3, Path("a.png"), "a.png", ["a.png"], {"a": 1}, np.array([[None]])])
+def test_what_are_no_images(nothing: object) -> None:
+    images = photographs(32)
+    for arguments in ((nothing, images), (images, nothing)):
+        with pytest.raises(UserError, match="images are"):
+            compute_metrics(*arguments, metrics=("psnr",))
+
+
 def test_ambiguous_shapes() -> None:
     images = torch.arange(2 * 3 * 5 * 3, dtype=torch.uint8).reshape(2, 3, 5, 3)
     assert as_uint8(images).shape == (2, 3, 5, 3)
@@ -143,6 +196,8 @@ def test_ambiguous_shapes() -> None:
         (torch.zeros(1, 3, 8, 8, dtype=torch.int64), "int64"),
         (torch.zeros(3, 8, 8), r"\[3, 8, 8\]"),
         (np.zeros((1, 4, 8, 8), np.uint8), r"\[1, 4, 8, 8\]"),
+        (torch.zeros(1, 3, 0, 8, dtype=torch.uint8), "no pixels"),
+        (np.zeros((1, 8, 8, 3), complex), "complex"),
     ],
 )
 def test_images_that_are_none(images: torch.Tensor | np.ndarray, message: str) -> None:
