@@ -31,6 +31,7 @@ class PathConfig(Settings):
         trajectory: a path of `datasets.trajectories.PATHS`, or a file that `datasets.path_plans.plan_path` reads.
         amount: how far a named path goes; scene_scale: factor on its translations.
         fov: degrees that the shorter side of a photograph spans; None: as EXIF, the path's file or a default say.
+        crop: see `datasets.user_image.Photograph.cropped`.
         keys: instead of `trajectory`, key frames as `datasets.key_frames.parse_keys` reads them.
         convention, pose: see `read_trajectory`, for files of plain matrices.
         frames: how many.
@@ -65,6 +66,14 @@ class PathConfig(Settings):
         section=PHOTOGRAPHS,
         type=float,
         within="(0, 180)",
+    )
+    crop: tuple[float, float] | None = setting(
+        None,
+        "What the square that the networks see is taken around, fractions of width and height.  [default: 0.5,0.5]",
+        section=PHOTOGRAPHS,
+        kind="point",
+        within="[0, 1]",
+        metavar="X,Y",
     )
     keys: tuple[str, ...] = setting(
         (),
@@ -134,7 +143,7 @@ def _photograph(file: Path, config: PathConfig, typical_depth: float | None) -> 
     from datasets.user_image import read_photograph
 
     plan = plan_path(
-        read_photograph(file, config.fov),
+        read_photograph(file, config.fov, config.crop),
         parse_keys(config.keys) if config.keys else config.trajectory,
         config.frames,
         config.amount,

@@ -68,7 +68,7 @@ def plan_path(
         if value is not None:
             what = f"{path} is a named path" if keys is None else "these are key frames"
             raise UserError(f"{value} is said of a file of plain matrices, but {what}: leave it out")
-    camera, unit = photograph.view.camera, scene_scale * unit_of_paths(typical_depth)
+    camera, unit = photograph.start, scene_scale * unit_of_paths(typical_depth)
     frames = DEFAULT_FRAMES if frames is None else frames
     if keys is None:
         return PathPlan(photograph, named_path(str(path), camera, frames, amount, unit))
@@ -106,7 +106,7 @@ def _plan_file(
         notes += _left_out(photograph, cameras)
     elif photograph.fov_from == "default":
         notes.append(f"no lens, nor has {photograph.name}: it is taken to span {photograph.fov_deg:g} degrees")
-    return PathPlan(photograph, follow(cameras, photograph.view.camera, scene_scale), tuple(notes))
+    return PathPlan(photograph, follow(cameras, photograph.start, scene_scale), tuple(notes))
 
 
 def _with_lens_of(photograph: Photograph, cameras: Sequence[Camera], path: str) -> Photograph:
@@ -159,11 +159,14 @@ def _recall(path: str, photograph: Photograph) -> PathPlan | None:
     if not isinstance(lens, dict) or "exact" not in document:
         return None
     try:
-        fov_deg, own = float(lens["fov_deg"]), photograph.view.camera
-        center = [float(value) for value in document["exact"]["cameras"][0][2:4]]
-        if photograph.fov_from != "given" and (fov_deg, center) != (photograph.fov_deg, own.intrinsics[:2, 2].tolist()):
-            photograph = photograph.with_lens(fov_deg, "path", center)
-        cameras = recall_path(document, photograph.view.camera)
+        known = photograph.record()
+        fov_deg, center, crop = (lens.get(name, known[name]) for name in ("fov_deg", "center", "crop"))
+        if photograph.fov_from != "given" and [fov_deg, center] != [known["fov_deg"], known["center"]]:
+            photograph = photograph.with_lens(float(fov_deg), "path", [float(value) for value in center])
+        if photograph.crop is None and crop is not None:
+            x, y = map(float, crop)
+            photograph = photograph.cropped((x, y))
+        cameras = recall_path(document, photograph.start)
     except (ValueError, TypeError, LookupError, RuntimeError) as error:
         raise UserError(f"{path}: damaged ({error})") from None
     return None if cameras is None else PathPlan(photograph, cameras)

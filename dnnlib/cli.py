@@ -115,7 +115,26 @@ class RangeSelection(_ParsedType):
         return text.strip()
 
 
-_KINDS: dict[Kind, _ParsedType] = {"count": Count(), "list": IntList(), "range": RangeSelection()}
+class Point(_ParsedType):
+    """``0.3,0.5``: two numbers."""
+
+    name = "point"
+
+    @staticmethod
+    def parse(text: str) -> tuple[float, float]:
+        try:
+            x, y = map(float, text.split(","))
+        except ValueError:
+            raise UserError(f"{text!r} is no X,Y, as in 0.3,0.5") from None
+        return x, y
+
+
+_KINDS: dict[Kind, _ParsedType] = {
+    "count": Count(),
+    "list": IntList(),
+    "range": RangeSelection(),
+    "point": Point(),
+}
 
 
 def batch_option(section: str, default: int) -> Callable[[_Function], _Function]:

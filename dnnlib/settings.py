@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from dnnlib.util import UserError
 
 _Settings = TypeVar("_Settings", bound="Settings")
-Kind = Literal["count", "list", "range"]  # 4Ki; 16,8; mid, long or 3-8
+Kind = Literal["count", "list", "range", "point"]  # 4Ki; 16,8; mid, long or 3-8; 0.3,0.5
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ def test_all_frames_of_a_short_clip_by_number(condition: str, network: str, tmp_
     assert (tmp_path / "frame_000003.png").exists()
     assert not (tmp_path / "frame_000004.png").exists()
     document = json.loads((tmp_path / "trajectory.json").read_text())
-    assert document["photograph"] == {"name": DEMO_CLIP, "fov_deg": pytest.approx(53.12, abs=0.01), "fov_from": "clip"}
+    lens = {"fov_deg": pytest.approx(53.12, abs=0.01), "fov_from": "clip", "center": [64.0, 64.0]}
+    assert document["photograph"] == {"name": DEMO_CLIP, **lens, "crop": None}
     assert document["positions"] == list(open_split(VIEWS, "test").open(2).frames)
     assert document["condition"] == condition
     again = run(network, *arguments, "--clip", 3, "--frames", 2, "--overwrite")

@@ -137,6 +137,9 @@ def test_estimate_counts_frames_and_samples(network: str, photo: Path) -> None:
         (["--image", "{photo}", "--key", "pan=1", "--amount", "2"], "key frames say how far they go"),
         (["--image", "{photo}", "--key", "pan=1", "--trajectory", "orbit"], "leave --trajectory out"),
         (["--image", "{photo}", "--key-every", "2"], "--key-every is for --condition chain or stochastic"),
+        (["--image", "{photo}", "--crop", "0,0.5"], "around (0, 0.5) there is no square of half the shorter side"),
+        (["--image", "{photo}", "--crop", "0.5"], "'0.5' is no X,Y, as in 0.3,0.5"),
+        (["--image", "{photo}", "--crop", "0.5,2"], "--crop must be in [0, 1], but is 2"),
         (["--image", "{photo}", "--fps", "0"], "--fps must be in (0, inf), but is 0"),
         (["--image", "{photo}", "--fps", "nan"], "--fps must be in (0, inf), but is nan"),
         (["--image", "{photo}", "--scene-scale", "inf"], "--scene-scale must be in (-inf, inf)"),
@@ -230,6 +233,27 @@ def test_options_that_would_do_nothing_are_refused(
     result = run(network, "--image", photo, "--frames", 1, *arguments, "--outdir", tmp_path / "out")
     assert result.exit_code != 0
     assert message in result.output
+
+
+def test_a_crop_is_followed_from_and_given_back(network: str, photo: Path, tmp_path: Path) -> None:
+    """The path begins with the camera that is turned to the crop, and known pixels are the whole photograph's."""
+    arguments = ["--image", photo, "--trajectory", "pan", "--amount", 4, "--frames", 2, "--crop", "0.4,0.5"]
+    result = run(network, *arguments, "--baseline", "homography", "--outdir", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "out" / "trajectory.json").read_text())
+    assert document["photograph"]["crop"] == [0.4, 0.5]
+    first, second = document["frames"]
+    assert np.allclose(first["transform_matrix"], np.diag([1, -1, -1, 1])), "in the axes of OpenGL"
+    assert second["fl_x"] > 1.05 * 8 / np.tan(np.radians(29)), "the square is smaller than that in the middle"
+    for k in range(2):
+        *known, inside = np.asarray(Image.open(tmp_path / "out" / f"homography_{k:06d}.png")).transpose(2, 0, 1)
+        frame = np.asarray(Image.open(tmp_path / "out" / f"frame_{k:06d}.png")).transpose(2, 0, 1)
+        assert inside.all()
+        assert np.array_equal(known, frame)
+    again = run(network, "--image", photo, "--trajectory", tmp_path / "out/trajectory.json", "--outdir", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+    for name in ("frame_000000.png", "frame_000001.png", "sheet.png"):
+        assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
 def test_a_path_through_key_frames(network: str, photo: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from datasets.camera_files.nerfstudio import exact_path
 from datasets.path_config import ViewPath
 from datasets.trajectories import check_frames
 from datasets.trajectory_files import write_trajectory
+from datasets.user_image import Photograph
 from dnnlib.imaging import contact_sheet, read_image, save_png
 from dnnlib.settings import plain
 from dnnlib.text_files import read_json
@@ -81,7 +82,9 @@ class PathRenderer:
         """All frames; those that were made before, by number, are taken as they are, and key frames among them too."""
         condition, cameras = self.config.condition, self.square_cameras
         known = self.config.known_pixels and not self.path.truth
-        views = [[self.path.photograph.view] for _ in self.seeds]  # of each sample: the photograph, then its key frames
+        views = [
+            [self.path.photograph.source] for _ in self.seeds
+        ]  # of each sample: the photograph, then its key frames
         span = len(self) if condition == "first" else self.config.key_every
         for start, stop in pairwise([0, *range(span + 1, len(self), span), len(self)]):
             pools = [seen[-1:] if condition == "chain" else seen for seen in views]
@@ -203,7 +206,7 @@ class PathFolder:
         """
         path, config, cameras = renderer.path, renderer.config, renderer.square_cameras
         view = path.photograph.view
-        source = _pixels(view.square(renderer.sampler.resolution).image)
+        source = _pixels(path.photograph.source.square(renderer.sampler.resolution).image)
         true_pictures: list[np.ndarray | None] = [None] * len(cameras)
         if path.truth:
             true_pictures = [_pixels(true.image) for true in path.truth]
@@ -245,10 +248,9 @@ class PathFolder:
         path, config, cameras = renderer.path, renderer.config, renderer.square_cameras
         names = [self.frame(number).name for number in range(len(cameras))]
         photograph = path.photograph
-        lens = {"name": photograph.name, "fov_deg": photograph.fov_deg, "fov_from": photograph.fov_from}
         settings = plain({**asdict(renderer.sampler.config), **asdict(config), **path.details, **details})
-        exact = exact_path(photograph.view.camera, path.cameras)
-        extra = {"photograph": lens, "seeds": list(renderer.seeds), **settings, "exact": exact}
+        exact = exact_path(photograph.start, path.cameras)
+        extra = {"photograph": photograph.record(), "seeds": list(renderer.seeds), **settings, "exact": exact}
         if self._identity is not None:
             extra["identity"] = self._identity
         write_trajectory(self.folder / _TRAJECTORY, cameras, names=names, extra=extra)
@@ -258,9 +260,9 @@ class PathFolder:
                 target.mkdir(exist_ok=True)
             write_trajectory(target, cameras, kind, names)
         (self.folder / _IDENTITY).unlink(missing_ok=True)
-        save_png(self.folder / "sheet.png", self._sheet(photograph.view, len(cameras), renderer.seeds))
+        save_png(self.folder / "sheet.png", self._sheet(photograph, len(cameras), renderer.seeds))
 
-    def _sheet(self, photograph: View, frames: int, seeds: Sequence[int]) -> Image.Image:
+    def _sheet(self, photograph: Photograph, frames: int, seeds: Sequence[int]) -> Image.Image:
         """The photograph with its crop, and evenly spaced frames; samples, truth and what else there is below."""
         count = min(frames, _SHEET_COLUMNS)
         shown = [round(k * (frames - 1) / max(count - 1, 1)) for k in range(count)]
@@ -310,12 +312,14 @@ def spread_map(samples: torch.Tensor) -> np.ndarray:
     return (spread * (255 / _SPREAD_WHITE)).clamp(max=255).to(torch.uint8).numpy()
 
 
-def photograph_with_crop(photograph: View, width: int, height: int) -> np.ndarray:
+def photograph_with_crop(photograph: Photograph, width: int, height: int) -> np.ndarray:
     """The photograph, as large as fits a cell, with the square that the networks see outlined: [H, W, 3]."""
-    image = ImageOps.contain(Image.fromarray(_pixels(photograph.image)), (width, height), Image.Resampling.LANCZOS)
-    scale = image.width / photograph.camera.width
-    left, top, side, _ = (round(scale * length) for length in photograph.camera.square_box())
-    ImageDraw.Draw(image).rectangle((left, top, left + side - 1, top + side - 1), outline=(255, 220, 0), width=2)
+    view = photograph.view
+    image = ImageOps.contain(Image.fromarray(_pixels(view.image)), (width, height), Image.Resampling.LANCZOS)
+    scale = image.width / view.camera.width
+    outline = [tuple(round(scale * value) for value in corner) for corner in photograph.outline]
+    inside = [(min(max(x, 1), image.width - 2), min(max(y, 1), image.height - 2)) for x, y in outline]
+    ImageDraw.Draw(image).line([*inside, inside[0]], fill=(255, 220, 0), width=2)
     return np.asarray(image)
 
 

@@ -156,8 +156,7 @@ def test_a_principal_point_at_the_edge_is_refused(tmp_path: Path, photo: Path) -
 def test_a_path_around_a_principal_point_is_given_back_to_the_bit(tmp_path: Path, photo: Path) -> None:
     file, _ = write_off_centre(tmp_path, "nerfstudio")
     photograph, cameras, _ = plan_path(read_photograph(photo), str(file))
-    lens = {"fov_deg": photograph.fov_deg}
-    document = {"photograph": lens, "exact": exact_path(photograph.view.camera, cameras)}
+    document = {"photograph": photograph.record(), "exact": exact_path(photograph.start, cameras)}
     write_trajectory(tmp_path / "trajectory.json", [camera.square(64) for camera in cameras], extra=document)
     again, recalled, _ = plan_path(read_photograph(photo), str(tmp_path / "trajectory.json"))
     for one, other in zip([again.view.camera, *recalled], [photograph.view.camera, *cameras], strict=True):
@@ -191,20 +190,22 @@ def write_path(folder: Path, name: str) -> tuple[Path, dict]:
 
 
 @pytest.mark.parametrize("path", [*PATHS, *FILES])
-@pytest.mark.parametrize("fov_deg", [None, 37.3])
-def test_a_path_that_is_given_back_is_the_same_to_the_bit(path: str, fov_deg: float | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fov_deg", "crop"), [(None, None), (37.3, None), (None, (0.4, 0.55)), (50, (0.5, 0.5))])
+def test_a_path_that_is_given_back_is_the_same_to_the_bit(
+    path: str, fov_deg: float | None, crop: tuple[float, float] | None, tmp_path: Path
+) -> None:
     """Its trajectory.json tells square cameras as nerfstudio reads them, rounded, and beside them all digits."""
     Image.new("RGB", (61, 43)).save(tmp_path / "photo.png")
     how = {"scene_scale": 1.7, "frames": 3}
     if path in FILES:
         path, said = write_path(tmp_path, path)
         how |= said
-    photograph, cameras, _ = plan_path(read_photograph(tmp_path / "photo.png", fov_deg), str(path), **how)
-    lens = {"fov_deg": photograph.fov_deg}
-    document = {"photograph": lens, "exact": exact_path(photograph.view.camera, cameras)}
+    photograph, cameras, _ = plan_path(read_photograph(tmp_path / "photo.png", fov_deg, crop), str(path), **how)
+    document = {"photograph": photograph.record(), "exact": exact_path(photograph.start, cameras)}
     write_trajectory(tmp_path / "trajectory.json", [camera.square(64) for camera in cameras], extra=document)
     again, recalled, _ = plan_path(read_photograph(tmp_path / "photo.png"), str(tmp_path / "trajectory.json"))
     assert torch.equal(again.view.camera.intrinsics, photograph.view.camera.intrinsics)
+    assert torch.equal(again.source.image, photograph.source.image)
     for one, other in zip(recalled, cameras, strict=True):
         assert torch.equal(one.intrinsics, other.intrinsics)
         assert torch.equal(one.extrinsics, other.extrinsics)

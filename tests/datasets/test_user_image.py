@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datasets.image_folder import image_files
-from datasets.user_image import DEFAULT_FOV_DEG, photograph_files, read_photograph, shorter_fov_deg
+from datasets.trajectories import Move
+from datasets.user_image import DEFAULT_FOV_DEG, Photograph, photograph_files, read_photograph, shorter_fov_deg
 from dnnlib import UserError
+from torch_utils.cameras import Camera, View
+from torch_utils.known_pixels import keep_known
+from torch_utils.warping import turned_view
 
 
 def save(path: Path, width: int = 90, height: int = 60, **exif: float | str) -> Path:
@@ -143,3 +148,55 @@ def test_a_folder_takes_what_a_single_file_does_and_no_more(tmp_path: Path) -> N
     assert names == ["a.gif", "b.ppm", "c.jfif", "dir.jpg/d.bmp", "img2.JPEG", "img10.jpg", "link/linked.png"]
     for name in names:
         assert read_photograph(album / name).view.camera.width == 90
+
+
+def taken(crop: tuple[float, float] | None, fov_deg: float = 58) -> Photograph:
+    """A smooth picture, all places of which differ."""
+    y, x = torch.meshgrid(torch.arange(200), torch.arange(300), indexing="ij")
+    waves = 127.5 + 127.5 * torch.sin(x / 300 * 9) * torch.cos(y / 200 * 7)
+    image = torch.stack([x / 300 * 255, y / 200 * 255, waves]).to(torch.uint8)
+    return Photograph("", View(image, Camera.from_fov(fov_deg, 300, 200)), fov_deg, "given").cropped(crop)
+
+
+def test_a_crop_in_the_middle_is_the_square_that_is_taken_anyway_to_the_bit() -> None:
+    plain, middle = taken(None), taken((0.5, 0.5))
+    assert middle.source is middle.view
+    assert middle.start is middle.view.camera
+    assert torch.equal(middle.source.square(64).image, plain.source.square(64).image)
+    assert torch.equal(middle.view.camera.extrinsics, plain.view.camera.extrinsics)
+    for outline in (middle.outline, plain.outline):
+        assert np.allclose(outline, [(50, 0), (250, 0), (250, 200), (50, 200)], atol=1e-9)
+
+
+@pytest.mark.parametrize("crop", [(0.35, 0.5), (0.6, 0.45), (0.5, 0.6)])
+def test_the_middle_of_a_cropped_square_is_the_photograph_there(crop: tuple[float, float]) -> None:
+    photograph = taken(crop)
+    start = photograph.start
+    assert torch.equal(start.extrinsics, torch.eye(3, 4, dtype=torch.float64))
+    (seen,), _ = photograph.view.camera.project(torch.tensor([[0, 0, 1.0]]))
+    assert seen.tolist() == pytest.approx([crop[0] * 300, crop[1] * 200], abs=1e-9)
+    middle = turned_view(photograph.source, start.resize(99))[0][:, 49, 49]
+    x, y = round(crop[0] * 300), round(crop[1] * 200)
+    there = photograph.view.image[:, y - 1 : y + 1, x - 1 : x + 1].float().mean(dim=(1, 2))
+    assert (middle.float() - there).abs().max() <= 1.5
+
+
+def test_what_the_whole_photograph_knows_is_the_same_out_of_a_cropped_square() -> None:
+    """Known pixels are taken out of the photograph itself, in one step; here they are compared with two."""
+    photograph = taken((0.35, 0.55))
+    camera = Move(pan_deg=3, tilt_deg=-2).camera(photograph.start)
+    once, known = turned_view(photograph.view, camera)
+    twice, inside = turned_view(photograph.source, camera)
+    assert inside.float().mean() > 0.8
+    assert bool(known[inside].all())
+    assert known.float().mean() > inside.float().mean(), "beyond the square the photograph knows more"
+    assert (once.float() - twice.float()).abs()[:, inside].max() <= 3
+    kept = keep_known(torch.zeros_like(once), photograph.view, camera)
+    assert torch.equal(kept[:, camera.height // 2], once[:, camera.height // 2])
+
+
+def test_a_cropped_photograph_through_another_lens_has_the_same_crop() -> None:
+    one, other = taken((0.35, 0.5)).with_lens(40, "path"), taken((0.35, 0.5), 40)
+    assert torch.equal(one.view.camera.extrinsics, other.view.camera.extrinsics)
+    assert torch.equal(one.start.intrinsics, other.start.intrinsics)
+    assert one.record()["crop"] == [0.35, 0.5]

@@ -190,7 +190,7 @@ def test_the_folder(sampler: NovelViewSampler, photograph: Photograph, tmp_path:
     ]
 
     document = json.loads((tmp_path / "trajectory.json").read_text())
-    assert document["photograph"] == {"name": "photo.png", "fov_deg": 58.0, "fov_from": "default"}
+    assert document["photograph"] == photograph.record()
     assert (document["seeds"], document["condition"], document["trajectory"]) == ([3, 4], "first", "by hand")
     assert [frame["file_path"] for frame in document["frames"]] == [file.name for file in files]
     for name in ("trajectory.json", "colmap", "realestate10k.txt"):
