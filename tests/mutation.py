@@ -26,19 +26,20 @@ import click
 
 from dnnlib.cli import Command, option
 from dnnlib.util import UserError
+from tests.mirror import ROOT, tests_of
 
-ROOT = Path(__file__).resolve().parent.parent
 _IGNORED = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "out", "runs")
 _PRELOADED = ("pytest", "hypothesis", "numpy", "PIL", "torch", "scipy", "scipy.linalg", "kornia", "skimage.feature")
 
 # Tests of a module beside those of its own name.
 TESTS = {
-    "datasets/chunks.py": ("tests/datasets/test_layouts.py",),
     "metrics/definitions.py": ("tests/metrics/test_runner.py", "tests/metrics/test_geometry.py"),
     "metrics/views.py": ("tests/metrics/test_runner.py",),
     "torch_utils/matching.py": ("tests/metrics/test_geometry.py",),
     "training/encodings.py": ("tests/training/test_precond.py", "tests/training/test_conditioning.py"),
     "training/guidance.py": ("tests/training/test_sampling.py", "tests/training/test_precond.py"),
+    "training/sampling.py": ("tests/training/test_solvers.py",),
+    "training/solvers.py": ("tests/training/test_sampling.py",),
     "training/layers.py": ("tests/training/test_precond.py",),
     "training/precond.py": ("tests/training/test_conditioning.py", "tests/training/test_sampling.py"),
     "training/unet.py": ("tests/training/test_precond.py", "tests/training/test_layers.py"),
@@ -139,13 +140,10 @@ def _replaced(source: str, node: ast.expr, after: str) -> str:
 
 def files_for(module: str) -> list[str]:
     """The test files that a change of this module should not get past."""
-    package, _, name = module.rpartition("/")
-    own = f"tests/{package}/test_{name}" if package else f"tests/test_{name}"
-    named = [own, *TESTS.get(module, ())]
-    files = [path for path in named if (ROOT / path).is_file()]
-    if not files:
+    own = tests_of(module)
+    if own is None:
         raise UserError(f"{module} has no tests of its own: name some with --also")
-    return list(dict.fromkeys(files))
+    return list(dict.fromkeys([own, *TESTS.get(module, ())]))
 
 
 def passes(folder: Path, files: Sequence[str], seconds: float) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dnnlib.util import present
+from tests.mirror import ELSEWHERE, mirror_of, tests_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dnnlib", "torch_utils", "datasets", "training", "metrics")
@@ -130,3 +131,12 @@ def test_messages_of_the_library_name_parameters_not_flags(path: Path) -> None:
     exempt |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
     texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert not [node.value for node in texts if node not in exempt and FLAG.search(node.value)]
+
+
+def test_tests_mirror_the_tree() -> None:
+    """Every module has a test file of its own name, or tests.mirror says where its tests are, and why."""
+    modules = [*MODULES, *(ROOT / "benchmarks").glob("*.py"), *ROOT.glob("*.py")]
+    names = {str(path.relative_to(ROOT)) for path in modules if path.name != "__init__.py"}
+    assert sorted(name for name in names if tests_of(name) is None) == []
+    assert sorted(name for name in ELSEWHERE if name not in names or (ROOT / mirror_of(name)).is_file()) == []
+    assert [file for file, _ in ELSEWHERE.values() if not (ROOT / file).is_file()] == []

@@ -26,3 +26,9 @@ def chunks(tmp_path_factory: pytest.TempPathFactory, clips: SyntheticClips) -> P
     root = tmp_path_factory.mktemp("chunks")
     write_chunks(root, "test", clips)
     return root
+
+
+@pytest.fixture(scope="session")
+def walks() -> SyntheticClips:
+    """Walks of which there is enough to see."""
+    return SyntheticClips("walks", 2, frames=8, width=160, height=160)

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 from datasets.clips import Clips
+from datasets.conventions import OPENCV_TO_CAMERA, reread
+from datasets.synthetic import SyntheticClips
 from dnnlib.imaging import save_png
-from torch_utils.cameras import homogeneous
+from torch_utils.cameras import Camera, View, homogeneous
 
 
 def write_lvsm(root: Path, split: str, clips: Clips) -> None:
@@ -59,3 +61,17 @@ def write_nerfstudio(root: Path, split: str, clips: Clips) -> None:
             "k1": 0.0,
         }
         (folder / "transforms.json").write_text(json.dumps({**shared, "frames": frames[::-1]}))
+
+
+class Misread:
+    """A clip whose file holds poses in a convention that its reader does not expect."""
+
+    def __init__(self, walks: SyntheticClips, number: int, actual: str, declared: str = OPENCV_TO_CAMERA) -> None:
+        clip = walks.open(number)
+        self.cameras, self.frames, self._clip = clip.cameras.clone(), clip.frames, clip
+        extrinsics = clip.cameras[:, 6:].unflatten(1, (3, 4))
+        self.cameras[:, 6:] = reread(extrinsics, actual, declared).flatten(1)
+
+    def view(self, position: int) -> View:
+        image = self._clip.view(position).image
+        return View(image, Camera.from_normalized(self.cameras[position], *image.shape[:0:-1]))

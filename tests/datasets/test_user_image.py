@@ -8,34 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from datasets.image_folder import image_files
 from datasets.trajectories import Move
 from datasets.user_image import DEFAULT_FOV_DEG, Photograph, photograph_files, read_photograph, shorter_fov_deg
 from dnnlib import UserError
+from tests.datasets.pictures import save
 from torch_utils.cameras import Camera, View
 from torch_utils.known_pixels import keep_known
 from torch_utils.warping import turned_view
-
-
-def save(path: Path, width: int = 90, height: int = 60, **exif: float | str) -> Path:
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[:, : width // 3] = 255
-    image = Image.fromarray(pixels)
-    tags = image.getexif()
-    if "orientation" in exif:
-        tags[0x0112] = exif["orientation"]
-    if "film_mm" in exif:
-        tags.get_ifd(0x8769)[0xA405] = exif["film_mm"]
-    for name, tag in (("mm", 0x920A), ("density", 0xA20E), ("unit", 0xA210), ("stored", 0xA002)):
-        if name in exif:
-            tags.get_ifd(0x8769)[tag] = exif[name]
-    for name, tag in (("make", 0x010F), ("model", 0x0110)):
-        if name in exif:
-            tags[tag] = exif[name]
-    image.save(path, exif=tags)
-    return path
 
 
 def test_orientation_is_applied_and_the_camera_fits(tmp_path: Path) -> None:
@@ -44,38 +24,6 @@ def test_orientation_is_applied_and_the_camera_fits(tmp_path: Path) -> None:
     assert (view.camera.width, view.camera.height) == (60, 90)
     assert view.image[:, :25].float().mean() > 240  # what was left is now above
     assert view.image[:, 35:].float().mean() < 15
-
-
-@pytest.mark.parametrize("orientation", [1, 6])
-def test_focal_length_from_exif(orientation: int, tmp_path: Path) -> None:
-    """A 3:2 picture is the film's own shape, so that the focal length relates to its height, 24 mm."""
-    photograph = read_photograph(save(tmp_path / "a.jpg", orientation=orientation, film_mm=35))
-    assert photograph.fov_from == "EXIF"
-    assert photograph.fov_deg == pytest.approx(math.degrees(2 * math.atan(12 / 35)))
-    assert shorter_fov_deg(photograph.view.camera) == pytest.approx(photograph.fov_deg)
-    assert photograph.view.camera.focal_and_center[:2].tolist() == pytest.approx([60 / 24 * 35] * 2)
-
-
-@pytest.mark.parametrize(
-    ("tags", "focal_px"),
-    [
-        ({"film_mm": 35, "mm": 5}, 35 * math.hypot(90, 60) / math.hypot(36, 24)),
-        ({"mm": 50, "density": 90 / 36, "unit": 4}, 50 * 90 / 36),  # of a sensor 36 mm wide, in pixels a mm
-        ({"mm": 50, "density": 25.4 * 90 / 36}, 50 * 90 / 36),  # an inch, unless it says otherwise
-        ({"mm": 50, "density": 10 * 900 / 36, "unit": 3, "stored": 900}, 50 * 90 / 36),  # made smaller since
-        ({"mm": 50, "make": "NIKON CORPORATION", "model": "NIKON D90"}, 1.53 * 50 * 90 / 36),
-        ({"mm": 50, "make": "Canon", "model": "Canon EOS 5D Mark III"}, 50 * 90 / 36),
-        ({"mm": 25, "make": "OLYMPUS IMAGING CORP.", "model": "E-M5"}, 50 * 90 / 36),
-        ({"mm": 50, "make": "Box", "model": "Brownie"}, None),
-        ({"mm": 0, "density": 9, "make": "Canon", "model": "Canon EOS 5D"}, None),
-        ({"density": 9}, None),
-    ],
-)
-def test_the_lens_in_every_way_that_cameras_write_it(tags: dict, focal_px: float | None, tmp_path: Path) -> None:
-    photograph = read_photograph(save(tmp_path / "a.jpg", **tags))
-    assert photograph.fov_from == ("default" if focal_px is None else "EXIF")
-    expected = DEFAULT_FOV_DEG if focal_px is None else math.degrees(2 * math.atan(30 / focal_px))
-    assert photograph.fov_deg == pytest.approx(expected)
 
 
 def test_who_tells_the_field_of_view(tmp_path: Path) -> None:
@@ -130,24 +78,6 @@ def test_names_of_photographs_are_no_paths(tmp_path: Path) -> None:
         save(tmp_path / "plain.png").rename(tmp_path / name)
     names = list(photograph_files([tmp_path / "...png", tmp_path / "x/-rf.png", tmp_path / "x/C:a.png"]))
     assert names == ["__", "_rf", "C_a"]
-
-
-def test_a_folder_takes_what_a_single_file_does_and_no_more(tmp_path: Path) -> None:
-    """macOS leaves `._a.jpg` beside `a.jpg` where its file system cannot keep what is in it."""
-    album, elsewhere = tmp_path / "album", tmp_path / "elsewhere"
-    for folder in (album / "dir.jpg", album / "__MACOSX", album / ".thumbs", elsewhere):
-        folder.mkdir(parents=True)
-    for name in ("img10.jpg", "img2.JPEG", "a.gif", "b.ppm", "c.jfif", "dir.jpg/d.bmp"):
-        Image.new("RGB", (90, 60)).save(album / name)
-    Image.new("RGB", (90, 60)).save(elsewhere / "linked.png")
-    (album / "link").symlink_to(elsewhere)
-    (elsewhere / "back").symlink_to(album)  # round and round
-    for name in ("._img10.jpg", ".hidden.jpg", "__MACOSX/img.jpg", ".thumbs/t.png", "notes.txt"):
-        (album / name).write_bytes(b"Mac OS X")
-    names = [file.relative_to(album).as_posix() for file in image_files(album)]
-    assert names == ["a.gif", "b.ppm", "c.jfif", "dir.jpg/d.bmp", "img2.JPEG", "img10.jpg", "link/linked.png"]
-    for name in names:
-        assert read_photograph(album / name).view.camera.width == 90
 
 
 def taken(crop: tuple[float, float] | None, fov_deg: float = 58) -> Photograph:
