@@ -56,7 +56,7 @@ def mirror_of(module: str) -> str:
     return f"tests/{package}/test_{'_'.join([*folders, path.name])}"
 
 
-def tests_of(module: str) -> str | None:
+def find_tests(module: str) -> str | None:
     """Return the file of a module's tests, in its own name or another's; None where there is none."""
     own = mirror_of(module)
     if (ROOT / own).is_file():

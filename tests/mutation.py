@@ -26,7 +26,7 @@ import click
 
 from dnnlib.cli import Command, option
 from dnnlib.util import UserError
-from tests.mirror import ROOT, tests_of
+from tests.mirror import ROOT, find_tests
 
 _IGNORED = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "out", "runs")
 _PRELOADED = ("pytest", "hypothesis", "numpy", "PIL", "torch", "scipy", "scipy.linalg", "kornia", "skimage.feature")
@@ -140,7 +140,7 @@ def _replaced(source: str, node: ast.expr, after: str) -> str:
 
 def files_for(module: str) -> list[str]:
     """The test files that a change of this module should not get past."""
-    own = tests_of(module)
+    own = find_tests(module)
     if own is None:
         raise UserError(f"{module} has no tests of its own: name some with --also")
     return list(dict.fromkeys([own, *TESTS.get(module, ())]))

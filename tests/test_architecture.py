@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dnnlib.util import present
-from tests.mirror import ELSEWHERE, mirror_of, tests_of
+from tests.mirror import ELSEWHERE, find_tests, mirror_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dnnlib", "torch_utils", "datasets", "training", "metrics")
@@ -137,6 +137,6 @@ def test_tests_mirror_the_tree() -> None:
     """Every module has a test file of its own name, or tests.mirror says where its tests are, and why."""
     modules = [*MODULES, *(ROOT / "benchmarks").glob("*.py"), *ROOT.glob("*.py")]
     names = {str(path.relative_to(ROOT)) for path in modules if path.name != "__init__.py"}
-    assert sorted(name for name in names if tests_of(name) is None) == []
+    assert sorted(name for name in names if find_tests(name) is None) == []
     assert sorted(name for name in ELSEWHERE if name not in names or (ROOT / mirror_of(name)).is_file()) == []
     assert [file for file, _ in ELSEWHERE.values() if not (ROOT / file).is_file()] == []
