@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from dnnlib import UserError
 from metrics import detectors
-from metrics.detectors import Detector, load_detectors
+from metrics.detectors import DETECTORS, Detector, load_detectors
 
 IMAGES = torch.randint(0, 256, (11, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -95,6 +95,14 @@ def test_dinov2_is_the_class_token_of_the_library(dinov2: Path) -> None:
     with torch.no_grad():
         expected = model((large - mean[:, None, None]) / std[:, None, None]).last_hidden_state[:, 0]
     torch.testing.assert_close(detector(IMAGES), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "dim"), [("efficientnet", 1280), ("dinov2", 32)])
+def test_features_are_computed_where_the_images_are(name: str, dim: int, dinov2: Path) -> None:
+    """On the meta device, which refuses arithmetic with tensors of another and needs no GPU."""
+    _, extract = DETECTORS[name](torch.device("meta"), {"dinov2": str(dinov2)}.get(name))
+    features = extract(IMAGES.to("meta"))
+    assert (features.device.type, features.shape) == ("meta", (len(IMAGES), dim))
 
 
 def test_dinov2_that_is_not_whole(dinov2: Path, tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ def views(count: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
+def test_depth_is_computed_where_the_views_are(folder: Path) -> None:
+    """On the meta device, which refuses arithmetic with tensors of another and needs no GPU."""
+    depth = load_depth_model(str(folder), "meta")(views(2, 24, 32).to("meta"))
+    assert (depth.device.type, depth.dtype, depth.shape) == ("meta", torch.float32, (2, 1, 24, 32))
+
+
 def test_a_model_from_a_folder_gives_metric_depth_of_each_view(folder: Path) -> None:
     model = load_depth_model(str(folder))
     depth = model(views(3, 24, 32))
