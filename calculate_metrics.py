@@ -19,12 +19,13 @@ from dnnlib.cli import (
     Names,
     batch_option,
     given,
+    naming_options,
     option,
     preset_option,
     settings_options,
     yielding,
 )
-from dnnlib.util import UserError, atomic_path, present, writable_directory
+from dnnlib.util import UserError, atomic_path, file_sha256, present, writable_directory
 from presets import SAMPLING
 from training.sampling_config import NETWORKS, NetworkFiles, SamplingConfig
 
@@ -127,7 +128,8 @@ def list_protocols(ctx: click.Context, param: click.Parameter, name: str | None)
     from metrics.protocols import PROTOCOLS, find_protocol
 
     if name == "list":
-        click.echo("\n\n".join(protocol.describe() for protocol in PROTOCOLS.values()))
+        text = "\n\n".join(protocol.describe() for protocol in PROTOCOLS.values())
+        click.echo(naming_options(text, ctx.command))
         ctx.exit()
     return find_protocol(name).name
 
@@ -201,11 +203,11 @@ def calc(
     from metrics.runner import Evaluation
 
     processes, saved = start(options)
-    weights, notes = dict(options["weights"]), []
+    weights, notes = dict(options["weights"]), list(saved.remarks)
     if pairs is not None:
         wanted = read_pairs(pairs)
         saved = saved.listed(wanted)
-        notes = [f"{len(saved)} of {len(wanted)} listed pairs are here"]
+        notes.append(f"{len(saved)} of {len(wanted)} listed pairs are here")
     if metrics is None:
         metrics, left_out = default_metrics(saved.has_cameras, len(saved), options["allow_few"], weights)
         notes += left_out
@@ -222,13 +224,17 @@ def calc(
     judge_saved(saved, evaluation, processes, options["batch"], baseline, depth_model, options["workers"])
     if processes.is_main:
         table = evaluation.compute(saved.range_selection, notes)
-        table = replace(table, pairs=saved.pairs, names=saved.names, run=saved.described)
+        judging = {"bootstrap": options["bootstrap"], "baseline": baseline, "depth_model": depth_model}
+        judging["reference"] = None if ref is None else file_sha256(ref)
+        run = {**saved.described, "judging": judging}
+        table = replace(table, pairs=saved.pairs, names=saved.names, run=run)
         tell(table, json_file, write_pairs)
     processes.close()
 
 
 def tell(table: Table, json_file: Path | None, pairs_file: Path | None) -> None:
     """Print the table; write it as JSON, and the list of pairs, where asked to."""
+    table = replace(table, notes=[naming_options(note, click.get_current_context().command) for note in table.notes])
     click.echo(table.to_text())
     if json_file is not None:
         with atomic_path(json_file) as temporary:

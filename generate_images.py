@@ -45,7 +45,13 @@ _MODES = {
 @settings_options(DataConfig, only=("data", "split", "range_selection", "pairs"))
 @settings_options(PathConfig)
 @settings_options(RenderConfig)
-@option("--seeds", section=OUTPUT, type=Seeds(), default="0-7", help="Seed s names pair s and its noise: 1,2,5-10.")
+@option(
+    "--seeds",
+    section=OUTPUT,
+    type=Seeds(),
+    default="0-7",
+    help="Seed s names pair s and its noise: 1,2,5-10; of a list, all its pairs unless given.",
+)
 @batch_option(OUTPUT, default=4)
 @option("--outdir", section=OUTPUT, metavar="DIR", type=click.Path(path_type=Path), help="Where the pictures go.")
 @option(
@@ -158,13 +164,21 @@ class Job(Settings):
         return super().of(options, **parts, **values)
 
 
+def _takes_whole_list(job: Job) -> bool:
+    """Whether all pairs of a list are to be made, since nobody says which."""
+    return job.data.pairs is not None and not given(click.get_current_context(), "seeds")
+
+
 def _estimate(job: Job, processes: Processes) -> None:
     """Print what the run will take: no data are read but photographs or a clip, to count their frames."""
+    from datasets.pairs import read_pairs
     from training.estimate import estimate_sampling
     from training.generation import open_sampler
 
     sampler, _ = open_sampler(job.networks, job.sampling, processes.device)
     images = len(job.seeds)
+    if _takes_whole_list(job):
+        images = len(read_pairs(str(job.data.pairs)))
     if job.path.is_given:
         paths = open_paths(job.path, job.data, sampler.resolution, sampler.net.typical_depth).values()
         images = job.render.samples * sum(len(open_path().cameras) for open_path in paths)
@@ -236,20 +250,23 @@ def _generate_pairs(job: Job, processes: Processes) -> tuple[Failures, int]:
     log = logging.getLogger("generate_images")
     dataset = open_clip_pairs(job.data)
     log.info("%s: %s", job.data.data, dataset.summary())
+    seeds = list(range(len(dataset))) if _takes_whole_list(job) else job.seeds
+    if job.data.pairs is not None and max(seeds) >= len(dataset):
+        log.warning("seeds from %d on go through the list again, with other noise", len(dataset))
     sampler, files = open_sampler(job.networks, job.sampling, processes.device)
     identity = run_identity(files, job.networks, sampler, job.data)
     folder = RunFolder(job.outdir, identity, run_details(job.networks, processes), job.subdirs, job.overwrite)
     if job.write_pairs is not None and processes.is_main:
-        write_pair_lines(job.write_pairs, {seed: FramePair(*dataset.choose(seed)) for seed in job.seeds})
-    missing, failures = folder.missing(job.seeds, dataset), Failures()
+        write_pair_lines(job.write_pairs, {seed: FramePair(*dataset.choose(seed)) for seed in seeds})
+    missing, failures = folder.missing(seeds, dataset), Failures()
     mine = processes.share(missing)
     batches = GeneratedBatches(sampler, dataset, mine, choose_batch(job.batch, sampler, len(mine)), failures.add)
-    made = generate_into(folder, batches, job.seeds, processes, failures)
+    made = generate_into(folder, batches, seeds, processes, failures)
     for _ in tqdm(made, total=len(batches), unit="batch", disable=not processes.is_main):
         pass
-    new, there = len(missing) - len(failures.reasons), len(job.seeds) - len(missing)
+    new, there = len(missing) - len(failures.reasons), len(seeds) - len(missing)
     log.info("%d images made, %d were there: see %s", new, there, job.outdir / "sheet.png")
-    return failures, len(job.seeds)
+    return failures, len(seeds)
 
 
 if __name__ == "__main__":

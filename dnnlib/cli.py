@@ -167,6 +167,12 @@ def yielding(options: dict[str, Any], name: str, to: str) -> dict[str, Any]:
     return {**options, name: None} if given(ctx, to) and not given(ctx, name) else options
 
 
+def naming_options(text: str, command: click.Command) -> str:
+    """The text with names of parameters, which stand in backticks, as the options that people know."""
+    names = {parameter.name: parameter.opts[0] for parameter in command.params}
+    return re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[1]), text)
+
+
 def settings_options(settings: type, only: Collection[str] | None = None) -> Callable[[_Function], _Function]:
     """Decorator: an option for every setting among the fields of a dataclass, or for some only, in their order.
 
@@ -277,8 +283,7 @@ class Command(click.Command):
         try:
             yield
         except UserError as error:
-            names = {parameter.name: parameter.opts[0] for parameter in self.params}
-            raise UserError(re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[1]), str(error))) from error
+            raise UserError(naming_options(str(error), self)) from error
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         run: Callable[..., Any] = partial(super().main, standalone_mode=False)

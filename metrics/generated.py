@@ -177,6 +177,7 @@ def judge_generated(job: GenerationJob, processes: Processes, failures: Failures
     selection = protocol.what if protocol else job.data.range_selection or ("a list of pairs" if listed else "any")
     table = evaluation.compute(selection, notes)
     run = {"options": identity, **run_details(job.networks, processes), "dtype": sampler.config.dtype}
+    run["judging"] = {"bootstrap": job.bootstrap, "baseline": job.baseline, "border": border}
     pairs = {seed: FramePair(*dataset.choose(seed)) for seed in table.indices}
     return replace(table, pairs=pairs, groups={seed: groups[seed] for seed in table.indices if groups}, run=run), count
 

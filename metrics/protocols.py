@@ -126,6 +126,7 @@ class Protocol:
             f"    metrics      {', '.join(self.metrics)}",
             *([f"    pairs        {self.count}, seed 0"] if self.count else []),
             *([f"    remark       {self.remark}"] if self.remark else []),
+            "    published    see the tables of the source",
             f"    this project {self.ours or 'not measured under this protocol'}",
         ]
         return "\n".join(lines)

@@ -90,6 +90,7 @@ class SavedViews:
         records: by seed, where run.json is there.
         range_selection: "" where unknown. options, details: of the run, see `torch_utils.run_files.Run`.
         names: paths of the images by seed, without suffix, where they are not those of a run.
+        remarks: what to say of them in a table.
     """
 
     archive: Archive
@@ -99,6 +100,7 @@ class SavedViews:
     options: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -203,7 +205,8 @@ def open_results(root: Path) -> SavedViews:
             by_role[role] = name
     if not files:
         raise UserError(
-            f"{root} holds no images of generate_images (src_000000.png, tgt_000000.png, sample_000000.png)"
+            f"{root} holds neither images of generate_images (src_000000.png, tgt_000000.png, sample_000000.png) nor "
+            "folders pred and gt with images in them; other folders are given as `generated` and `target`"
         )
     for role in _ROLES:
         missing = [seed for seed, by_role in files.items() if role not in by_role]

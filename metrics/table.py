@@ -18,7 +18,7 @@ from metrics.definitions import IMAGE_METRICS, Number, Score
 from metrics.detectors import DetectorInfo
 from metrics.views import COPY_SOURCE, GENERATED, TARGET, WARP
 
-_REPORTED_PACKAGES = ("torch", "numpy", "scipy", "scikit-image", "Pillow")
+_REPORTED_PACKAGES = ("torch", "numpy", "scipy", "scikit-image", "kornia", "Pillow")
 _COLUMNS = {"generated": GENERATED, "copy source": COPY_SOURCE, "warp": WARP, "true target": TARGET}
 
 

@@ -111,7 +111,7 @@ def test_show(run: Path, tmp_path: Path) -> None:
 def test_bad_images(run: Path, tmp_path: Path) -> None:
     assert "there is no folder or zip file" in error_of("calc", f"--images={tmp_path / 'none'}")
     (tmp_path / "empty").mkdir()
-    assert "holds no images of generate_images" in error_of("calc", f"--images={tmp_path / 'empty'}")
+    assert "holds neither images of generate_images" in error_of("calc", f"--images={tmp_path / 'empty'}")
     broken = run / "sample_000003.png"
     broken.write_bytes(broken.read_bytes()[:100])
     assert "sample_000003.png is not a whole image" in error_of("calc", f"--images={run}", "--metrics=psnr")

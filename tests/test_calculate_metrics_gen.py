@@ -173,6 +173,8 @@ def test_a_protocol_decides_pairs_metrics_and_border(data: Path, tmp_path: Path)
     assert content["metrics"]["psnr"]["per_image"] == pytest.approx(numbers, abs=1e-4)
     assert content["groups"]["psnr"]["5 frames"] == pytest.approx((numbers["0"] + numbers["3"]) / 2, abs=1e-4)
     assert content["run"]["options"]["protocol"] == "flash3d"
+    assert content["run"]["judging"] == {"bootstrap": 0, "baseline": None, "border": 0.05}
+    assert "published    see the tables of the source" in call("gen", "--protocol=list").output
     assert re.fullmatch("[0-9a-f]{64}", content["run"]["options"]["net"])
     assert read_pairs(tmp_path / "pairs.jsonl") == expected
 

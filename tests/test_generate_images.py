@@ -318,6 +318,25 @@ def test_a_pair_list_takes_the_place_of_a_presets_range(data: Path, tmp_path: Pa
     assert (image["clip"], image["source_index"], image["target_index"]) == ("test-00001", 2, 7)
 
 
+def test_a_list_is_made_whole_unless_seeds_are_given(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the data do not have is counted and said."""
+    caplog.set_level("INFO")
+    rows = [{"clip": f"test-{clip:05d}", "source": 2, "target": 7} for clip in (1, 99, 0, 1, 1, 0, 1, 0, 1, 0, 1)]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    arguments = [*NETWORKS, *FAST[:2], *FAST[4:], "--data", str(data), "--pairs", str(tmp_path / "pairs.json")]
+    result = run(*arguments, "--outdir", str(tmp_path / "all"))
+    assert result.exit_code == 0, result.output
+    assert "10 images made" in caplog.text
+    assert "skipped 1: 1 listed pairs of clips that are not here" in caplog.text
+    assert len(json.loads((tmp_path / "all" / "run.json").read_text())["images"]) == 10
+    assert "11 images" in run(*arguments, "--estimate").output  # for which no data are read
+    run(*arguments, "--outdir", str(tmp_path / "some"), "--seeds", "9,10")
+    assert "seeds from 10 on go through the list again" in caplog.text
+    assert "2 images made" in caplog.text
+
+
 def test_the_list_of_pairs_that_was_used_is_a_pair_list(data: Path, tmp_path: Path) -> None:
     from datasets.pairs import read_pairs
 

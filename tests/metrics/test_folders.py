@@ -39,9 +39,38 @@ def test_names_and_formats(tmp_path: Path, generated: list[str], target: list[st
     (views,) = saved.batches(4)
     assert torch.equal(psnr(views.generated, views.target), psnr(images, truth))
     assert views.source is None
-    assert find_layout(tmp_path) == {"sample": tmp_path / "pred", "tgt": tmp_path / "gt"}
+    assert {role: len(found) for role, found in (find_layout(tmp_path) or {}).items()} == {"sample": 4, "tgt": 4}
     (again,) = open_saved(tmp_path, None, None, None).batches(4)
     assert torch.equal(again.generated, views.generated)
+
+
+@pytest.mark.parametrize(
+    ("generated", "target"),
+    [("{k}/pred/0.png", "{k}/gt/0.png"), ("Pred/a/{k}.PNG", "GT/a/{k}.tif"), ("x/renders/{k}.png", "x/Truth/{k}.png")],
+)
+def test_layouts(tmp_path: Path, generated: str, target: str) -> None:
+    """Folders that say what is in them, at any depth and in any case."""
+    truth = photographs(32)
+    images = noisy(truth, 30)
+    for names, of in ((generated, images), (target, truth)):
+        write(tmp_path, of, [names.format(k=k) for k in range(4)])
+    saved = open_saved(tmp_path, None, None, None)
+    (views,) = saved.batches(4)
+    assert torch.equal(psnr(views.generated, views.target), psnr(images, truth))
+    assert len({*saved.names.values()}) == 4
+
+
+def test_targets_without_a_generated_image_are_counted(tmp_path: Path) -> None:
+    truth = photographs(32)
+    write(tmp_path / "gt", truth, [f"{k}.png" for k in range(4)])
+    for names in (["1.png", "2.png"], ["view_1.png", "view_2.png"]):  # the same names, the same numbers
+        pred = write(tmp_path / names[0], truth[1:3], names)
+        saved = open_folders(pred, tmp_path / "gt")
+        assert saved.remarks == ["2 true targets have no generated image"]
+        (views,) = saved.batches(4)
+        assert torch.equal(views.generated, views.target)
+    arguments = ["calc", f"--generated={pred}", f"--target={tmp_path / 'gt'}", "--metrics=ssim", "--device=cpu"]
+    assert "2 true targets have no generated image" in CliRunner().invoke(main, [*arguments, "--workers=0"]).output
 
 
 def test_the_command_needs_only_what_a_metric_needs(tmp_path: Path) -> None:
@@ -70,13 +99,15 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     truth = photographs(32)
     pred = write(tmp_path / "pred", truth, ["a.png", "b.png", "c.png", "d.png"])
     gt = write(tmp_path / "gt", truth, ["a.png", "b.png", "c.png", "e.png"])
-    with pytest.raises(UserError, match=r"2 images of .* have no partner of the same name, such as d"):
+    with pytest.raises(UserError, match=r"1 generated images in .* have no true target of the same name, such as d"):
         open_folders(pred, gt)
     with pytest.raises(UserError, match="there is no folder"):
         open_folders(tmp_path / "nowhere", gt)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no images"):
         open_folders(tmp_path / "empty", gt)
+    with pytest.raises(UserError, match=r"neither images of generate_images .* nor folders pred and gt"):
+        open_saved(tmp_path / "empty", None, None, None)
     twice = write(tmp_path / "twice", truth[:2], ["a.png", "a.bmp"])
     with pytest.raises(UserError, match="suffix alone"):
         open_folders(twice, gt)

@@ -139,7 +139,7 @@ def test_two_runs(run: Path, pairs: list[Pair]) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder or zip file"):
         open_results(tmp_path / "none")
-    with pytest.raises(UserError, match="holds no images of generate_images"):
+    with pytest.raises(UserError, match="holds neither images of generate_images"):
         open_results(tmp_path)
     (tmp_path / "a.zip").write_bytes(b"PK no zip")
     with pytest.raises(UserError, match="neither a folder nor a whole zip file"):
