@@ -59,12 +59,7 @@ class NovelViewSampler:
                 f"the guidance network works at {self.gnet.img_resolution} pixels, the base network at "
                 f"{self.net.img_resolution}: they must agree"
             )
-        forms = [
-            (net.arguments.depth_input, net.arguments.warp_depth_coor)
-            for net in (self.net, self.gnet)
-            if net is not None
-        ]
-        if self.gnet is not None and self.gnet.needs_depth and forms[0] != forms[1]:
+        if self.gnet is not None and self.gnet.needs_depth and self.gnet.depth_form != self.net.depth_form:
             raise UserError("the guidance network wants depth in another form than the base network: they must agree")
         if self.sr_model is not None and not self.sr_model.super_res:
             raise UserError("the network given as `sr_model` is not a super-resolution network")
