@@ -286,7 +286,7 @@ def test_the_file_of_a_path(page: Any, tmp_path: Path) -> None:
     until(lambda: "poses.txt: matrices, 2 cameras" in page.find_element("id", "pathfacts").text)
     assert "Say what the matrices are" in message(page)
     click(page, "follow")
-    until(lambda: "do not tell their convention" in message(page))
+    until(lambda: "do not tell what they are" in message(page))
     assert "--" not in message(page)
     assert "poses.txt" in message(page)
     assert "Axes" in message(page)
