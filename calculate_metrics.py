@@ -266,7 +266,12 @@ def ref(metrics: list[str], dest: Path, **options: Any) -> None:
 
     wanted = detectors_of(metrics)
     data, resolution = DataConfig.of(options), options.pop("resolution")
-    if any(options[name] is not None for name in ("images", "target")):
+    from_folder = any(options[name] is not None for name in ("images", "target"))
+    if not from_folder and any(options[name] is not None for name in ("generated", "source")):
+        raise UserError("statistics are of true images: give them as `target`, or `images` or `data`")
+    if from_folder and given(click.get_current_context(), "data"):
+        raise UserError("statistics of a data set, or of a folder? Leave out `data`, or `images` and `target`")
+    if from_folder:
         options["generated"] = options["generated"] or options["target"]
         processes, saved = start(options)
         count, views = len(saved), batches(saved, options["batch"], options["workers"])
@@ -274,6 +279,8 @@ def ref(metrics: list[str], dest: Path, **options: Any) -> None:
         processes = start_processes(options["device"])
         dataset = open_pairs(data, resolution)
         count = options["num"] or len(dataset)
+        if data.pairs is not None:
+            count = min(count, len(dataset))  # a list does not start again
         views = true_views(dataset, range(count), options["batch"])
     networks = load_detectors(wanted.values(), processes.device, dict(options["weights"]))
     reference = build_reference(

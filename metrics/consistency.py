@@ -105,7 +105,8 @@ class LoopReport:
         found = self.summary()["loop_closure"]
         if not found["frames"]:
             return "the path does not return to its start"
-        parts = [f"back at the start: {len(found['frames'])} frames"]
+        count = len(found["frames"])
+        parts = [f"back at the start: {count} {'frame' if count == 1 else 'frames'}"]
         parts += [f"{found['equal']} equal to the first"] if found["equal"] else []
         parts += [] if found["psnr_db"] is None else [f"PSNR {found['psnr_db']:.2f} dB with the first"]
         return ", ".join(parts)

@@ -91,7 +91,8 @@ def frechet_distance(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayLike, sigma2: 
         )
     if not all(np.isfinite(array).all() for array in (mu1, sigma1, mu2, sigma2)):
         raise ValueError("a Fréchet distance needs finite means and covariances")
-    return float(np.square(mu1 - mu2).sum() + np.trace(sigma1) + np.trace(sigma2) - 2 * _root_trace(sigma1, sigma2))
+    found = np.square(mu1 - mu2).sum() + np.trace(sigma1) + np.trace(sigma2) - 2 * _root_trace(sigma1, sigma2)
+    return max(float(found), 0.0)  # equal sets come out at minus a rounding
 
 
 def moments_distance(first: Moments, second: Moments) -> float:

@@ -226,6 +226,21 @@ def test_statistics_of_a_data_set_are_those_of_its_pictures(data: Path, table: P
     assert one.count == two.count == 5
 
 
+def test_statistics_are_of_a_list_once(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    clips = sorted(path.stem for path in (data / "RealEstate10K" / "test").iterdir())
+    write_pairs(tmp_path / "pairs.json", [FramePair(clip, 0, 4) for clip in clips])
+    arguments = ("ref", "--data", data, "--pairs", tmp_path / "pairs.json", "--dest", tmp_path / "ref.npz")
+    result = call(*arguments, "--num=10", "--resolution=32", "--device=cpu")
+    assert f"statistics of {len(clips)} images" in result.output
+    for options, message in (
+        (("--generated", data), "give them as --target, or --images or --data"),
+        (("--data", data, "--target", data), "Leave out --data, or --images and --target"),
+    ):
+        result = call("ref", *options, "--dest", tmp_path / "none.npz", "--device=cpu")
+        assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
 def test_fid_is_said_to_be_left_out(data: Path) -> None:
     result = call("gen", *NET, "--data", data, "--range-selection", "3-8", "--num", 2)
     assert result.exit_code == 0, result.output

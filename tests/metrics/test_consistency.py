@@ -54,7 +54,7 @@ def test_a_loop_is_found_and_measured() -> None:
     found = report.summary()["loop_closure"]
     assert found["frames"] == [2]
     assert found["psnr_db"] == pytest.approx(psnr(darker[None], view.image[None]).item())
-    assert "back at the start: 1 frames" in str(report)
+    assert "back at the start: 1 frame, " in str(report)
     report.add(view.image, view.camera)
     again = report.summary()["loop_closure"]
     assert (again["frames"], again["equal"], again["psnr_db"]) == ([2, 3], 1, found["psnr_db"])
