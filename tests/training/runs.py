@@ -110,6 +110,8 @@ def _train(
     port: int,
     signal_after: tuple[signal.Signals, int] | None,
 ) -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):  # under nohup, or in the background, they would be ignored
+        signal.signal(number, signal.SIG_DFL)
     sys.stderr = _errors(outdir, rank).open("w")
     os.dup2(sys.stderr.fileno(), 2)
     multiprocessing.set_start_method("fork", force=True)  # of data workers

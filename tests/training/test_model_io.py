@@ -199,7 +199,7 @@ def test_arguments_are_not_believed_before_they_are_compared(
     start = time.process_time()
     with pytest.raises(UserError, match=r"absurd\.safetensors") as caught:
         load_network(path)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 10
     assert "\n" not in str(caught.value)
 
 
