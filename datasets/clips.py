@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from datasets.pairs import FramePair, FrameRange, PairDataset, count_pairs, draw_pair, visit
 from dnnlib.util import UserError, parse_range_selection
@@ -190,7 +191,9 @@ def view_from_row(
     intrinsics = torch.from_numpy(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]))
     extrinsics = torch.from_numpy(row[6:].reshape(3, 4))
     return View(
-        torch.from_numpy(image).permute(2, 0, 1), Camera(intrinsics, extrinsics, width, height, frame_side), depth
+        rearrange(torch.from_numpy(image), "h w c -> c h w"),
+        Camera(intrinsics, extrinsics, width, height, frame_side),
+        depth,
     )
 
 

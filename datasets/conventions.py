@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from datasets.camera_files.poses import OPENCV_C2W, OPENCV_W2C, OPENGL_C2W, OPENGL_W2C
 from datasets.clips import Clip, Positions
@@ -72,7 +73,7 @@ def fit_of_poses(clip: Clip, declared: str = OPENCV_TO_CAMERA) -> Fit | None:
     """
     pairs = _choose_pairs(clip.cameras, clip.frames)
     views = {position: _small(clip.view(position)) for position in sorted({p for pair in pairs for p in pair})}
-    points = {position: sift(view.image.permute(1, 2, 0).numpy()) for position, view in views.items()}
+    points = {position: sift(rearrange(view.image, "c h w -> h w c").numpy()) for position, view in views.items()}
     matches = {pair: match(*(points[position] for position in pair)) for pair in pairs}
     if sum(map(len, matches.values())) < _MIN_MATCHES:
         return None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -226,7 +227,7 @@ def _encode(image: torch.Tensor, recipe: Recipe) -> bytes:
     """A uint8 image [3, S, S] as an image file."""
     file = io.BytesIO()
     options = _ENCODERS[recipe.codec] | ({"quality": recipe.quality} if recipe.codec == "jpeg" else {})
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file, **options)
+    Image.fromarray(rearrange(image, "c h w -> h w c").contiguous().numpy()).save(file, **options)
     return file.getvalue()
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from einops import rearrange
 
 from datasets.clips import UnusableClip
 from datasets.image_folder import image_files
@@ -42,7 +43,7 @@ class PhotographClip:
 
     @cached_property
     def _view(self) -> View:
-        image = torch.from_numpy(read_image(self.file)).permute(2, 0, 1)
+        image = rearrange(torch.from_numpy(read_image(self.file)), "h w c -> c h w")
         height, width = image.shape[1:]
         focal, x, y = (torch.tensor(value) for value in (_FOCAL * min(width, height), width / 2, height / 2))
         return View(image, Camera(intrinsics_matrix(focal, focal, x, y), torch.eye(3, 4), width, height))

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 
 from datasets.camera_files.realestate10k import format_realestate10k
@@ -211,7 +212,7 @@ def papered(scene: Scene, photographs: Photographs, generator: torch.Generator) 
         for axis in range(3):
             top, left = corners[box][axis]
             crop = photographs.photograph(int(numbers[box, axis]))[:, top : top + _PAPER, left : left + _PAPER]
-            papers[box, axis] = crop.permute(1, 2, 0) * _LIGHT[axis]
+            papers[box, axis] = rearrange(crop, "c h w -> h w c") * _LIGHT[axis]
     sides = 1.2 + 2.4 * torch.rand(count, 3, generator=generator)
     return replace(scene, papers=papers, paper_sides=sides)
 
@@ -263,7 +264,7 @@ def write_tree(root: str | PathLike, split: str, clips: Clips, depth: bool = Fal
         (cameras / f"{name}.txt").write_text(format_realestate10k(f"synthetic:{name}", timestamps, clip.cameras))
         for position in clip.frames:
             view, file = clip.view(position), frames / f"{timestamps[position]}.png"
-            save_png(file, view.image.permute(1, 2, 0).numpy())
+            save_png(file, rearrange(view.image, "c h w -> h w c").numpy())
             if depth:
                 if view.depth is None:
                     raise ValueError(f"{name}: its frames carry no depth to write")
@@ -296,7 +297,7 @@ def write_chunks(root: str | PathLike, split: str, clips: Clips, clips_per_chunk
 
 
 def _pixels(clip: Clip, position: int) -> np.ndarray:
-    return clip.view(position).image.permute(1, 2, 0).numpy()
+    return rearrange(clip.view(position).image, "c h w -> h w c").numpy()
 
 
 def _jpeg(pixels: np.ndarray) -> torch.Tensor:

@@ -52,13 +52,15 @@ def typical_depth(pairs: Pairs, count: int = _PAIRS) -> float | None:
 
 def _depths(pair: Pair) -> np.ndarray | None:
     """Depths of the points of a pair, float64 [M]; None where its views are too small."""
+    from einops import rearrange
+
     from torch_utils.matching import match, sift, symmetric_epipolar_distance, triangulate
 
     side = min(_SIDE, *(min(view.camera.width, view.camera.height) for view in (pair.source, pair.target)))
     if side < _SMALLEST_SIDE:
         return None
     views = [view.square(side) for view in (pair.source, pair.target)]
-    points = [sift(view.image.permute(1, 2, 0).numpy()) for view in views]
+    points = [sift(rearrange(view.image, "c h w -> h w c").numpy()) for view in views]
     chosen = match(*points)
     pixels = [found.pixels[column] for found, column in zip(points, chosen.T, strict=True)]
     cameras = [view.camera for view in views]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 
 from datasets.exif import exif_fov_deg
 from datasets.image_folder import image_files
@@ -133,7 +134,7 @@ def read_photograph(
             "the field of view is {:g} degrees; it must lie between {:g} and {:g}".format(fov_deg, *_FOV_LIMITS_DEG)
         )
     name = Path(file).name
-    image = torch.from_numpy(read_image(file)).permute(2, 0, 1)
+    image = rearrange(torch.from_numpy(read_image(file)), "h w c -> c h w")
     height, width = image.shape[1:]
     if min(width, height) < _SMALLEST_SIDE:
         raise UserError(f"{name} is {width}x{height} pixels; a photograph needs {_SMALLEST_SIDE} or more a side")

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from dnnlib import UserError
 from dnnlib.util import present
@@ -317,7 +318,7 @@ def _epipolar_distances(views: Views, tools: Tools) -> Values:
     """Median symmetric epipolar distances of candidates and target, in pixels of an image of 256."""
 
     def points(images: torch.Tensor) -> list[Keypoints]:
-        return list(tools.map(sift, images.permute(0, 2, 3, 1).numpy()))
+        return list(tools.map(sift, rearrange(images, "b c h w -> b h w c").numpy()))
 
     def distances(candidates: list[Keypoints]) -> torch.Tensor:
         pairs = zip(source, candidates, present(views.cameras), strict=True)

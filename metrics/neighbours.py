@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from einops import rearrange
 
 from metrics.geometry import THRESHOLD_PX, THRESHOLD_SIDE, median_epipolar_distance
 from metrics.image import finite_mean, psnr
@@ -29,7 +30,7 @@ class NeighbourReport:
 
     def add(self, image: torch.Tensor, camera: Camera) -> None:
         """The next frame: uint8 [3, R, R] and its camera."""
-        view, keypoints = View(image, camera), sift(image.permute(1, 2, 0).numpy())
+        view, keypoints = View(image, camera), sift(rearrange(image, "c h w -> h w c").numpy())
         if self._previous is not None:
             before, keypoints_before = self._previous
             distance = median_epipolar_distance(keypoints_before, keypoints, before.camera, camera)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from datasets.pairs import FramePair
 from dnnlib import UserError
@@ -172,7 +173,7 @@ class SavedViews:
                 cameras = [record.cameras(shapes["sample"][1], shapes["sample"][0])]
             except ValueError as error:
                 raise UserError(f"{RUN_FILE} of {self.archive.root}, seed {index}: {error}") from None
-        batch = {role: torch.from_numpy(image).permute(2, 0, 1)[None] for role, image in images.items()}
+        batch = {role: rearrange(torch.from_numpy(image), "h w c -> c h w")[None] for role, image in images.items()}
         return Views([index], batch["sample"], batch.get("tgt"), batch.get("src"), cameras)
 
     def stored_depth(self, views: Views) -> torch.Tensor:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _POLL_SECONDS = 0.002
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # of MPS and of the CPU, which raise plain RuntimeError
+_OUT_OF_MPS = "MPS backend out of memory"  # which earlier versions of accelerate do not know
 
 
 def memory_limit(device: torch.device) -> int:
@@ -65,17 +65,18 @@ def peak_memory(function: Callable[[], object], device: torch.device) -> int:
 
 def release_memory() -> None:
     """Give back what the allocator of a GPU keeps for later."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
-        torch.mps.empty_cache()
+    from accelerate.utils.memory import clear_device_cache
+
+    clear_device_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's memory did not suffice."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and (should_reduce_batch_size(error) or _OUT_OF_MPS in str(error))
 
 
 def in_parts(

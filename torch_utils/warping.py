@@ -22,18 +22,12 @@ _SAME_SURFACE = 0.05  # relative difference of two depths up to which they belon
 
 def euler_rotation(roll_deg: Angle, yaw_deg: Angle, pitch_deg: Angle) -> torch.Tensor:
     """R = Rz(roll) Ry(yaw) Rx(pitch), float64 [..., 3, 3], for angles in degrees, numbers or tensors [...]."""
-    return _rotation(2, roll_deg) @ _rotation(1, yaw_deg) @ _rotation(0, pitch_deg)
+    from scipy.spatial.transform import Rotation
 
-
-def _rotation(axis: int, degrees: Angle) -> torch.Tensor:
-    angle = torch.deg2rad(torch.as_tensor(degrees, dtype=torch.float64))
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    matrix = torch.zeros(*angle.shape, 3, 3, dtype=torch.float64)
-    matrix[..., i, i] = matrix[..., j, j] = angle.cos()
-    matrix[..., j, i] = angle.sin()
-    matrix[..., i, j] = -angle.sin()
-    matrix[..., axis, axis] = 1
-    return matrix
+    angles = torch.broadcast_tensors(*(torch.as_tensor(a, dtype=torch.float64) for a in (pitch_deg, yaw_deg, roll_deg)))
+    flat = torch.stack([angle.flatten() for angle in angles], dim=1)
+    rotations = Rotation.from_euler("xyz", flat.numpy(), degrees=True)  # about the axes as they were, x first
+    return torch.from_numpy(rotations.as_matrix()).reshape(*angles[0].shape, 3, 3)
 
 
 def rotation_homography(intrinsics: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from einops import rearrange
 from PIL import Image
 
 from dnnlib.util import UserError
@@ -187,7 +188,7 @@ class VividPipeline(DiffusionPipeline):
         if any(one.device.type != "cpu" for one in generators):
             raise UserError("`generator` must be on the CPU, so that every device gets the same noise")
         views = [
-            View(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1), camera, one)
+            View(rearrange(torch.from_numpy(np.array(picture.convert("RGB"))), "h w c -> c h w"), camera, one)
             for picture, camera, one in zip(images, sources, depths, strict=True)
         ]
         sampler = self._sampler(self._sampling(num_inference_steps, guidance_scale))
@@ -269,9 +270,9 @@ def _spread(name: str, values: list[_One], count: int) -> list[_One]:
 def _output(images: torch.Tensor, output_type: str) -> Any:
     """Of float32 [B, 3, R, R] in the unit of [-1, 1]."""
     if output_type == "pil":
-        return [Image.fromarray(pixels.numpy()) for pixels in pixels_to_uint8(images).permute(0, 2, 3, 1)]
+        return [Image.fromarray(pixels.numpy()) for pixels in rearrange(pixels_to_uint8(images), "b c h w -> b h w c")]
     images = (images / 2 + 0.5).clip(0, 1)
-    return images if output_type == "pt" else images.permute(0, 2, 3, 1).numpy()
+    return images if output_type == "pt" else rearrange(images, "b c h w -> b h w c").numpy()
 
 
 def _introduce() -> None:

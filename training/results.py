@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from filelock import FileLock
 
 from datasets.config import DataConfig
@@ -149,7 +150,9 @@ class RunFolder:
         """Read what was saved for these seeds, as if just made."""
         for start in range(0, len(seeds), batch_size):
             some = list(seeds[start : start + batch_size])
-            images = [torch.from_numpy(read_image(self.path("sample", seed))).permute(2, 0, 1) for seed in some]
+            images = [
+                rearrange(torch.from_numpy(read_image(self.path("sample", seed))), "h w c -> c h w") for seed in some
+            ]
             yield GeneratedBatch(some, [dataset[seed].square(resolution) for seed in some], torch.stack(images))
 
     def finish(
@@ -210,7 +213,7 @@ class RunFolder:
             path = self.path(role, record.seed)
             path.parent.mkdir(parents=True, exist_ok=True)
             text = {RECORD_KEY: record.to_text()} if role == "sample" else None
-            save_png(path, picture.permute(1, 2, 0).numpy(), text)
+            save_png(path, rearrange(picture, "c h w -> h w c").numpy(), text)
         if pair.source.depth is not None:
             save_stored_depth(self.path("src", record.seed), pair.source.depth)
 
@@ -242,7 +245,12 @@ def batches_sheet(batches: Iterable[GeneratedBatch]) -> Image.Image:
     rows, labels = [], []
     for batch in batches:
         for seed, pair, image in zip(batch.seeds, batch.pairs, batch.images, strict=True):
-            rows.append([picture.permute(1, 2, 0).numpy() for picture in (pair.source.image, image, pair.target.image)])
+            rows.append(
+                [
+                    rearrange(picture, "c h w -> h w c").numpy()
+                    for picture in (pair.source.image, image, pair.target.image)
+                ]
+            )
             labels.append((seed, pair.gap))
     return _sheet(rows, labels)
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageOps
 
 from datasets.camera_files.nerfstudio import exact_path
@@ -300,7 +301,7 @@ def path_identity(renderer: PathRenderer, networks: Mapping[str, Any]) -> dict[s
 
 def _read_frames(files: Sequence[Path]) -> torch.Tensor:
     """The samples of a frame, uint8 [S, 3, R, R]."""
-    return torch.stack([torch.from_numpy(read_image(file)).permute(2, 0, 1).contiguous() for file in files])
+    return torch.stack([rearrange(torch.from_numpy(read_image(file)), "h w c -> c h w").contiguous() for file in files])
 
 
 def spread_map(samples: torch.Tensor) -> np.ndarray:
@@ -342,9 +343,11 @@ def watch_evaluations(sampler: NovelViewSampler, callback: Callable[[], None]) -
 
 def _pixels(image: torch.Tensor) -> np.ndarray:
     """[3, H, W] to [H, W, 3]."""
-    return image.permute(1, 2, 0).numpy()
+    return rearrange(image, "c h w -> h w c").numpy()
 
 
 def _masked(photograph: View, camera: Camera) -> Image.Image:
     image, inside = turned_view(photograph, camera)
-    return Image.fromarray(torch.cat([image, inside[None] * 255]).to(torch.uint8).permute(1, 2, 0).numpy(), "RGBA")
+    return Image.fromarray(
+        rearrange(torch.cat([image, inside[None] * 255]).to(torch.uint8), "c h w -> h w c").numpy(), "RGBA"
+    )

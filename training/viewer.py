@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from PIL import Image
 
 from datasets.key_frames import key_frame_path
@@ -57,7 +58,7 @@ class PageRenderer:
     def open(self, upload: Upload) -> Opened:
         """Writes `photograph.jpg`, upright and of the size that is worked with."""
         photograph = self._photograph(upload, None)
-        pixels, camera = photograph.view.image.permute(1, 2, 0).numpy(), photograph.view.camera
+        pixels, camera = rearrange(photograph.view.image, "c h w -> h w c").numpy(), photograph.view.camera
         Image.fromarray(pixels).save(upload.file.with_name("photograph.jpg"), quality=92)
         return Opened(camera.width, camera.height, round(photograph.fov_deg, 3), photograph.fov_from)
 
@@ -83,7 +84,7 @@ class PageRenderer:
         renderer = PathRenderer(sampler, ViewPath(photograph, cameras), config, list(seeds), batch_size=1)
         if wanted.preview and len(cameras) == 1:
             (images,) = renderer
-            save_png(folder / "frame_000000.png", images[0].permute(1, 2, 0).numpy())
+            save_png(folder / "frame_000000.png", rearrange(images[0], "c h w -> h w c").numpy())
             send({"frame": "frame_000000.png"})
             return Made()
 

@@ -55,6 +55,31 @@ def test_sum_and_concatenation_preserve_magnitude() -> None:
     assert halves[:, :64].pow(2).sum().item() == pytest.approx(halves[:, 64:].pow(2).sum().item(), rel=0.02)
 
 
+def test_sum_and_concatenation_by_hand() -> None:
+    a, b = torch.full((1, 1, 1, 1), 3.0), torch.full((1, 4, 1, 1), 5.0)
+    t, length = 0.3, math.sqrt(0.7**2 + 0.3**2)
+    torch.testing.assert_close(mp_sum(a, b[:, :1], t), (0.7 * a + 0.3 * b[:, :1]) / length)
+    joined = mp_cat(a, b, t).flatten()
+    scale = math.sqrt(5) / length
+    torch.testing.assert_close(joined[:1], torch.tensor([scale * 0.7 * 3]))
+    torch.testing.assert_close(joined[1:], torch.full((4,), scale * 0.3 / 2 * 5))
+    assert torch.equal(mp_cat(a, b), mp_cat(a, b, 0.5))
+
+
+def test_fourier_features_by_hand() -> None:
+    """Frequencies of a normal distribution times 2 pi, phases around the circle."""
+    torch.manual_seed(0)
+    layer = MPFourier(10_000, bandwidth=3.0)
+    assert layer.freqs.std().item() == pytest.approx(2 * math.pi * 3, rel=0.03)
+    assert layer.phases.min() >= 0
+    assert layer.phases.max().item() == pytest.approx(2 * math.pi, rel=1e-3)
+    x = torch.tensor([0.25, -1.5])
+    expected = math.sqrt(2) * torch.cos(x[:, None] * layer.freqs + layer.phases)
+    torch.testing.assert_close(layer(x), expected)
+    assert layer(x.bfloat16()).dtype == torch.float32
+    assert MPFourier(10_000).freqs.std().item() == pytest.approx(2 * math.pi, rel=0.03)
+
+
 def test_fourier_features_have_unit_magnitude() -> None:
     torch.manual_seed(0)
     layer = MPFourier(256)
@@ -67,6 +92,7 @@ def test_resampling_is_the_box_filter() -> None:
     torch.testing.assert_close(resample(x, "down")[:, :, 0, 0], x[:, :, :2, :2].mean(dim=(2, 3)))
     torch.testing.assert_close(resample(resample(x, "up"), "down"), x)
     assert resample(x, "keep") is x
+    assert torch.equal(resample(x, "up"), x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
 
 
 @pytest.mark.parametrize("kernel", [None, 1, 3])

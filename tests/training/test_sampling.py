@@ -23,6 +23,14 @@ def test_noise_levels_run_from_sigma_max_to_sigma_min_to_zero() -> None:
     assert levels[32] == 0
     assert levels == sorted(levels, reverse=True)
     assert noise_levels(1) == [pytest.approx(80), 0]
+    assert noise_levels(2) == [pytest.approx(80), pytest.approx(0.002), 0]
+
+
+def test_churn_reaches_from_s_min_to_s_max_both_included() -> None:
+    levels, calls = noise_levels(8), []
+    config = SamplingConfig(num_steps=8, S_churn=1, S_min=levels[5], S_max=levels[2])
+    edm_sampler(gaussian_denoiser, torch.zeros(1), config, randn_like=lambda x: calls.append(1) or torch.zeros_like(x))
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize("steps", [4, 8, 18, 32])
