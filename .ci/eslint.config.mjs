@@ -1,7 +1,7 @@
 // The page's JavaScript: eslint --config .ci/eslint.config.mjs dnnlib/page/static (no plug-ins; .ci/run does it)
 
 const browser = [
-  "document", "sessionStorage", "fetch", "console", "EventSource", "Image", "Option", "ResizeObserver", "performance",
+  "document", "sessionStorage", "fetch", "FormData", "console", "EventSource", "Image", "Option", "ResizeObserver", "performance",
   "requestAnimationFrame", "addEventListener", "structuredClone", "setTimeout", "clearTimeout", "setInterval",
   "clearInterval",
 ];

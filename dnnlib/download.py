@@ -16,9 +16,9 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from dnnlib.locks import turn
 from dnnlib.util import (
     UserError,
     atomic_path,
@@ -102,13 +102,7 @@ def download(
     for suffix in (".lock", ".part", ".part.version", ".sha256"):  # in a folder of several users, theirs may lead away
         if _beside(path, suffix).is_symlink():
             _beside(path, suffix).unlink()
-    lock = FileLock(_beside(path, ".lock"))
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        _log.info("another process is fetching %s; waiting for it", shown)
-        held = lock.acquire()
-    with held:
+    with turn(_beside(path, ".lock"), lambda: _log.info("another process is fetching %s; waiting for it", shown)):
         if _is_intact(path, sha256):
             return path
         if path.exists():

@@ -85,6 +85,10 @@ def test_one_function_opens_pictures() -> None:
     assert found == ["imaging.py"]
 
 
+def test_one_module_locks_files() -> None:
+    assert [path.name for path in MODULES if "filelock" in imports_of(path)] == ["locks.py"]
+
+
 def test_no_cuda_calls() -> None:
     for path in MODULES:
         assert ".cuda()" not in path.read_text(), path

@@ -197,7 +197,7 @@ def test_another_path_is_refused_and_overwriting_leaves_nothing_of_it(
     assert result.exit_code == 2
     assert "holds the frames of another path (another num_steps, seeds)" in result.output
     assert run(network, *command, "--trajectory", "zoom", "--frames", 2, "--overwrite").exit_code == 0
-    assert {path.name for path in out.iterdir()} - {"video.mp4"} == {
+    assert {path.name for path in out.glob("[!.]*")} - {"video.mp4"} == {
         "frame_000000.png", "frame_000001.png", "trajectory.json", "video.gif", "sheet.png", "mine.txt"
     }  # fmt: skip
 

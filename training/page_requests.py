@@ -69,6 +69,8 @@ class ViewRequest:
     Attributes:
         wish: where the camera goes.
         fov_deg: of the photograph's shorter side; None: what is known of it.
+        center, crop: points of the photograph, fractions of its sides: the principal point that goes with `fov_deg`,
+            and what the square is taken around; None for the middle.
         scene_scale: factor on distances.
         seed, samples, condition: how it is rendered.
         preview: a draft of a move is wanted, at once.
@@ -76,6 +78,8 @@ class ViewRequest:
 
     wish: Move | NamedPath | FilePath | KeyPath
     fov_deg: float | None
+    center: tuple[float, float] | None
+    crop: tuple[float, float] | None
     scene_scale: float
     seed: int
     samples: int
@@ -94,6 +98,8 @@ class ViewRequest:
         return cls(
             wish=_wish(values),
             fov_deg=_number(values, "fov", None),
+            center=_point(values, "center"),
+            crop=_point(values, "crop"),
             scene_scale=_number(values, "scene_scale", 1.0),
             seed=_whole(values, "seed", 0, _LARGEST_NUMBER, 0),
             samples=_whole(values, "samples", 1, MOST_SAMPLES, 1),
@@ -140,6 +146,18 @@ def _mapping(value: object) -> Mapping[str, Any]:
 def _move(values: object) -> Move:
     fields = _mapping(values)
     return Move(**{name: _number(fields, name, getattr(Move(), name)) for name in _MOVES})
+
+
+def _point(values: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    value = values.get(name)
+    if value is None:
+        return None
+    if not (isinstance(value, list) and len(value) == 2):
+        raise UserError(_UNKNOWN)
+    x, y = (_number({name: part}, name, -1.0) for part in value)
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        raise UserError("the square is not around a point of the photograph")
+    return x, y
 
 
 @overload

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
-from filelock import FileLock
 
 from datasets.config import DataConfig
 from datasets.pairs import pair_file
 from dnnlib.imaging import contact_sheet, read_image, save_png
+from dnnlib.locks import turn
 from dnnlib.settings import plain
 from dnnlib.util import UserError, file_sha256, writable_directory
 from torch_utils.depth import save_stored_depth
@@ -173,8 +174,8 @@ class RunFolder:
         rows = [[read_image(self.path(role, seed)) for role in PICTURE_ROLES] for seed in shown]
         save_png(self.folder / "sheet.png", _sheet(rows, [(seed, self.records[seed].gap) for seed in shown]))
 
-    def _lock(self) -> FileLock:
-        return FileLock(self.folder / ".run.lock")
+    def _lock(self) -> AbstractContextManager[None]:
+        return turn(self.folder / ".run.lock")
 
     def _read(self) -> None:
         """Take up the records of an earlier run in the folder, or refuse it."""

@@ -24,6 +24,7 @@ from datasets.trajectories import check_frames
 from datasets.trajectory_files import write_trajectory
 from datasets.user_image import Photograph
 from dnnlib.imaging import contact_sheet, read_image, save_png
+from dnnlib.locks import sole_user
 from dnnlib.settings import plain
 from dnnlib.text_files import read_json
 from dnnlib.util import UserError, atomic_path, present, writable_directory
@@ -148,9 +149,8 @@ class PathFolder:
     def __init__(self, folder: Path, overwrite: bool = False, identity: Mapping[str, Any] | None = None) -> None:
         self.folder = writable_directory(folder)
         self._identity = None if identity is None else json.loads(json.dumps(identity))
-        if overwrite:
-            self._remove_all()
-        elif any(True for pattern in _FRAMES for _ in folder.glob(pattern)):
+        self._overwrite = overwrite
+        if not overwrite and any(True for pattern in _FRAMES for _ in folder.glob(pattern)):
             self._check_identity()
 
     def _remove_all(self) -> None:
@@ -200,11 +200,19 @@ class PathFolder:
     ) -> Iterator[Path]:
         """Render a path into the folder; yields the file of every frame as it appears.
 
+        Until the last one nobody else may render there: UserError says so where somebody does.
+
         Args:
             renderer: its config says what is written; true views must have its sampler's resolution.
             reports: judge the samples of the first seed.
             details: more for `trajectory.json`.
         """
+        with sole_user(self.folder, "rendering"):
+            if self._overwrite:
+                self._remove_all()
+            yield from self._write(renderer, reports, details or {})
+
+    def _write(self, renderer: PathRenderer, reports: Sequence[Report], details: Mapping[str, Any]) -> Iterator[Path]:
         path, config, cameras = renderer.path, renderer.config, renderer.square_cameras
         view = path.photograph.view
         source = _pixels(path.photograph.source.square(renderer.sampler.resolution).image)
@@ -235,7 +243,7 @@ class PathFolder:
                     add(pictures[0] if true is None else np.concatenate([source, pictures[0], true], axis=1))
                 yield self.frame(number)
         found = {name: value for report in reports for name, value in report.summary().items()}
-        self._finish(renderer, {**(details or {}), **found})
+        self._finish(renderer, {**details, **found})
 
     def _open_videos(self, stack: ExitStack, fps: float) -> list[AddFrame]:
         videos = [stack.enter_context(gif_writer(self.folder / "video.gif", fps))]

@@ -53,7 +53,8 @@ class PageRenderer:
         self._depth = sampler.net.typical_depth
         self._unit = unit_of_paths(self._depth)
         self._reading = threading.Lock()  # a large photograph takes a gigabyte while it is decoded: one at a time
-        self._read = lru_cache(_READ_PHOTOGRAPHS)(read_photograph)
+        self._read = lru_cache(_READ_PHOTOGRAPHS)(_read)
+        self._as_taken = lru_cache(_READ_PHOTOGRAPHS)(_as_taken)
 
     def open(self, upload: Upload) -> Opened:
         """Writes `photograph.jpg`, upright and of the size that is worked with."""
@@ -73,7 +74,9 @@ class PageRenderer:
         """The cameras of a request, each as `_numbers` tells it."""
         photograph, cameras, notes = self._planned(upload, path, ViewRequest.of(request))
         said = [in_words_of_the_page(note) for note in notes]
-        return Plan(photograph.fov_deg, photograph.fov_from, self._numbers(cameras), said)
+        camera = photograph.view.camera
+        center = [float(camera.intrinsics[0, 2]) / camera.width, float(camera.intrinsics[1, 2]) / camera.height]
+        return Plan(photograph.fov_deg, photograph.fov_from, center, self._numbers(cameras), said)
 
     def render(self, upload: Upload, path: Upload | None, request: Mapping[str, Any], folder: Path, send: Send) -> Made:
         wanted = ViewRequest.of(request)
@@ -103,12 +106,12 @@ class PageRenderer:
 
     def _photograph(self, upload: Upload, fov_deg: float | None) -> Photograph:
         with self._reading:
-            return replace(self._read(upload.file, fov_deg), name=upload.name)
+            return self._read(upload.file, fov_deg, upload.name)
 
     def _planned(self, upload: Upload, path: Upload | None, request: ViewRequest) -> PathPlan:
         """The photograph as the request's lens takes it, and the cameras of the request."""
-        photograph = self._photograph(upload, request.fov_deg)
-        start, scale, wish = photograph.view.camera, request.scene_scale, request.wish
+        photograph = self._as_taken(self._photograph(upload, request.fov_deg), request.center, request.crop)
+        start, scale, wish = photograph.start, request.scene_scale, request.wish
         if isinstance(wish, Move):
             return PathPlan(photograph, [wish.camera(start, scale * self._unit)])
         if isinstance(wish, KeyPath):
@@ -135,6 +138,21 @@ class PageRenderer:
             pose = torch.cat([square.rotation, square.translation[:, None] / self._unit], dim=1)
             numbers.append([*(square.focal_and_center / square.width).tolist(), *pose.flatten().tolist()])
         return numbers
+
+
+def _read(file: Path, fov_deg: float | None, name: str) -> Photograph:
+    return replace(read_photograph(file, fov_deg), name=name)
+
+
+def _as_taken(
+    photograph: Photograph, center: tuple[float, float] | None, crop: tuple[float, float] | None
+) -> Photograph:
+    """The photograph with the principal point that a path's file told, fractions of its sides, and its crop."""
+    if center is not None:
+        camera = photograph.view.camera
+        place = [center[0] * camera.width, center[1] * camera.height]
+        photograph = photograph.with_lens(photograph.fov_deg, photograph.fov_from, place)
+    return photograph.cropped(crop)
 
 
 def draft_sampler(sampler: NovelViewSampler) -> NovelViewSampler:

@@ -82,13 +82,14 @@ class Plan:
     """Where the cameras of a request will stand.
 
     Attributes:
-        fov, fov_from: the photograph's, see `Opened`.
+        fov, fov_from: the photograph's, see `Opened`; center: its principal point, fractions of its sides.
         cameras: of each the numbers that the page's script reads.
         notes: what is left out of the path's file, a sentence each.
     """
 
     fov: float
     fov_from: str
+    center: Sequence[float]
     cameras: list[list[float]]
     notes: Sequence[str] = ()
 

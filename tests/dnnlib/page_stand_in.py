@@ -42,7 +42,7 @@ class StandIn:
         return OpenedPath("files", len(files), False)
 
     def plan(self, upload: Upload, path: Upload | None, request: Mapping[str, Any]) -> Plan:
-        return Plan(58.0, path.name if path else "default", [[1.0] * 16] * request["frames"])
+        return Plan(58.0, path.name if path else "default", (0.5, 0.5), [[1.0] * 16] * request["frames"])
 
     def render(self, upload: Upload, path: Upload | None, request: Mapping[str, Any], folder: Path, send: Send) -> Made:
         if request.get("frames") == 0:

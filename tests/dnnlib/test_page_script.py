@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -14,7 +15,9 @@ import torch
 import dnnlib.page
 from datasets.trajectories import Move
 from datasets.trajectory_files import PATH_SUFFIXES
-from torch_utils.cameras import Camera
+from datasets.user_image import Photograph
+from dnnlib import UserError
+from torch_utils.cameras import Camera, View
 
 STATIC = Path(dnnlib.page.__file__).with_name("static")
 MODULES = sorted(STATIC.glob("*.mjs"))
@@ -48,6 +51,37 @@ def test_the_page_offers_to_choose_every_kind_of_path_file() -> None:
 def vars_of_moves() -> tuple[str, ...]:
     """Their fields are made by the script."""
     return tuple(vars(Move()))
+
+
+@pytest.mark.parametrize("center", [(0.5, 0.5), (0.42, 0.55)])
+@pytest.mark.parametrize("crop", [None, (0.5, 0.5), (0.35, 0.52), (0.5, 0.62), (0.02, 0.5)])
+def test_the_square_of_the_script_is_that_of_the_library(
+    crop: tuple[float, float] | None, center: tuple[float, float]
+) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs node")
+    program = f"""
+import {{square}} from "{STATIC.as_uri()}/camera.mjs";
+const size = {{width: 600, height: 400}}, lens = {{fov: 50, center: {list(center)}}};
+console.log(JSON.stringify(square(size, lens, {json.dumps(crop)})));
+"""
+    result = subprocess.run([node, "--input-type=module", "-e", program], capture_output=True, text=True, check=True)
+    found = json.loads(result.stdout)
+    view = View(torch.zeros(3, 400, 600, dtype=torch.uint8), Camera.from_fov(50, 600, 400))
+    photograph = Photograph("", view, 50, "given").with_lens(50, "path", [center[0] * 600, center[1] * 400])
+    try:
+        photograph = photograph.cropped(crop)
+    except UserError:
+        assert found is None
+        return
+    start, camera = photograph.start.square(), photograph.view.camera
+    span = math.degrees(2 * math.atan(start.width / 2 / float(start.intrinsics[0, 0])))
+    assert found["fov"] == pytest.approx(span, abs=0.05)  # of the library's squares, whose sides are whole pixels
+    source = found["source"]
+    numbers = [source[name] for name in ("fx", "fy", "cx", "cy")]
+    assert numbers == pytest.approx((camera.focal_and_center / 400).tolist(), abs=1e-9)
+    assert source["rotation"] == pytest.approx(camera.rotation.flatten().tolist(), abs=1e-12)
 
 
 def test_the_camera_of_the_script_is_that_of_the_library(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from datasets.synthetic import SyntheticClip
 from datasets.trajectories import Move, follow, named_path
 from datasets.trajectory_files import read_trajectory
 from datasets.user_image import Photograph
-from dnnlib import UserError
+from dnnlib import UserError, locks
 from tests.golden import tiny_network
 from torch_utils.cameras import Camera, View
 from torch_utils.known_pixels import keep_known
@@ -167,6 +167,22 @@ def write(folder: Path, renderer: PathRenderer) -> list[Path]:
     return list(PathFolder(folder, overwrite=True).write(renderer))
 
 
+def test_two_do_not_render_into_one_folder_at_once(
+    sampler: NovelViewSampler, photograph: Photograph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_WAIT_S", 0.1)
+    renderer = renderer_of(sampler, photograph, [photograph.view.camera] * 2)
+    first = PathFolder(tmp_path, identity={"a": 1}).write(renderer)
+    next(first)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="another rendering is at work"):
+            next(PathFolder(tmp_path, overwrite, {"a": 1}).write(renderer))
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    list(first)
+    list(PathFolder(tmp_path, identity={"a": 1}).write(renderer))
+
+
 def test_the_folder(sampler: NovelViewSampler, photograph: Photograph, tmp_path: Path) -> None:
     path = [Move(pan_deg=angle).camera(photograph.view.camera) for angle in (0, 6)]
     path.append(Move(right=0.5).camera(photograph.view.camera))
@@ -238,7 +254,7 @@ def test_frames_come_as_they_are_made(sampler: NovelViewSampler, photograph: Pho
     assert next(frames).exists()
     assert len(list(tmp_path.glob("frame_*"))) == 1
     frames.close()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["frame_000000.png"]  # no half video
+    assert sorted(file.name for file in tmp_path.glob("[!.]*")) == ["frame_000000.png"]  # no half video
 
 
 def test_memory_does_not_grow_with_the_path(photograph: Photograph, tmp_path: Path) -> None:

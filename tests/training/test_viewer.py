@@ -78,7 +78,7 @@ def test_one_photograph_is_decoded_at_a_time(
 ) -> None:
     at_once, most = [], 0
 
-    def read(file: Path, fov_deg: float | None) -> Photograph:
+    def read(file: Path, fov_deg: float | None, name: str) -> Photograph:
         nonlocal most
         at_once.append(file)
         most = max(most, len(at_once))
@@ -211,6 +211,23 @@ def test_the_page_reads_what_the_command_line_reads(
     assert [last[7] - first[7], last[11], last[15]] == pytest.approx([-0.5, 0, 0], abs=1e-6)
 
 
+def test_moves_begin_with_the_camera_that_is_turned_to_the_crop(
+    renderer: PageRenderer, upload: Upload, tmp_path: Path
+) -> None:
+    photograph = read_photograph(upload.file, 50, (0.4, 0.5))
+    planned = renderer.plan(upload, None, {"move": {}, "fov": 50, "crop": [0.4, 0.5]})
+    assert planned.cameras[0][:4] == pytest.approx(
+        (photograph.start.focal_and_center / photograph.start.width).tolist()
+    )
+    assert planned.cameras[0][4:] == pytest.approx(np.eye(3, 4).flatten().tolist())
+    assert planned.center == [0.5, 0.5]
+    middle = {"move": {}, "fov": 50, "center": [0.4, 0.5]}  # as the file of a path told it
+    assert renderer.plan(upload, None, middle).center == pytest.approx([0.4, 0.5])
+    _, _ = render(renderer, upload, tmp_path / "view", move={}, fov=50, crop=[0.4, 0.5])
+    document = json.loads((tmp_path / "view" / "trajectory.json").read_text())
+    assert document["photograph"]["crop"] == [0.4, 0.5]
+
+
 @pytest.mark.parametrize(
     "wish",
     [
@@ -243,6 +260,12 @@ def test_the_page_reads_what_the_command_line_reads(
         {"path_file": "1", "convention": ["opencv"], "pose": "w2c"},
         {"path_file": "1", "path": "pan"},
         {"path_file": "1", "frames": 601},
+        {"move": {}, "crop": [0, 0.5]},
+        {"move": {}, "crop": [0.5]},
+        {"move": {}, "crop": "0.5,0.5"},
+        {"move": {}, "crop": [0.5, 2]},
+        {"move": {}, "crop": [None, 0.5]},
+        {"move": {}, "center": [0, 0]},
     ],
 )
 def test_what_cannot_be_meant_is_one_line_without_flags_and_files_of_the_server(

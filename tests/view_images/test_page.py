@@ -169,6 +169,44 @@ def test_the_overlay_has_the_camera_of_the_rendered_view(page: Any, tmp_path: Pa
     assert difference.mean() < 3
 
 
+def test_the_square_is_dragged_in_the_whole_photograph(page: Any, tmp_path: Path) -> None:
+    """And what is seen is still the camera of the rendered view, to 0.1 pixels."""
+    page.execute_script("document.getElementById('cropping').open = true")
+    whole = page.find_element("id", "whole")
+    until(lambda: whole.size["width"] > 100)
+    width = whole.size["width"]
+    ActionChains(page).move_to_element(whole).click_and_hold().move_by_offset(-width // 8, 0).release().perform()
+    until(lambda: done(page) and crop_of(page))
+    crop = crop_of(page)
+    assert crop[0] == pytest.approx(0.375, abs=0.02)
+    assert crop[1] == pytest.approx(0.5, abs=0.02)
+    set_value(page, "pan_deg", 4)
+    until(lambda: done(page))
+    frame = json.loads(fetched(page, page.find_element("id", "path").get_property("href")))["frames"][0]
+    taken = read_photograph(tmp_path / "photo.png", crop=tuple(crop)).view.camera
+    rotation = np.array(frame["transform_matrix"])[:3, :3].T * [[1], [-1], [-1]] @ taken.rotation.numpy().T
+    stage = page.find_element("id", "stage").size["width"]
+    k = np.array([[frame["fl_x"], 0, frame["cx"]], [0, frame["fl_y"], frame["cy"]], [0, 0, 1]])
+    k = np.diag([stage / frame["w"], stage / frame["h"], 1]) @ k
+    source = np.diag([stage / 60, stage / 60, 1]) @ taken.intrinsics.numpy()
+    expected, drawn = k @ rotation @ np.linalg.inv(source), transform(page, "photograph")
+    corners = np.array([[x, y, 1] for x in (0.3, 0.6, 0.9) for y in (0.2, 0.5, 0.8)]).T * [[stage], [stage], [1]]
+    ours, theirs = drawn @ corners, expected @ corners
+    assert np.abs(ours[:2] / ours[2] - theirs[:2] / theirs[2]).max() < 0.1
+    whole.send_keys(Keys.ARROW_LEFT * 30)  # no further than there is a square
+    until(lambda: done(page) and crop_of(page)[0] < 0.26)
+    page.refresh()
+    until(lambda: done(page) and crop_of(page)[0] < 0.26)
+    click(page, "middle")
+    until(lambda: done(page) and crop_of(page) is None)
+
+
+def crop_of(page: Any) -> list[float] | None:
+    """That of the picture which is shown."""
+    address = page.find_element("id", "path").get_property("href")
+    return json.loads(fetched(page, address))["photograph"]["crop"] if address else None
+
+
 def test_sliders_and_numbers_move_the_camera(page: Any) -> None:
     set_value(page, "pan_deg", 20)
     until(lambda: done(page))

@@ -53,6 +53,40 @@ export function moveTo(camera, fov, scale) {
           zoom: camera.fx / focal(fov)};
 }
 
+const INSET = 0.5; // pixels, as in torch_utils/aiming.py
+const SMALLEST = 0.501; // square, of the shorter side: a little more than the library asks for
+
+// The square that is seen of a photograph: {fov, source}. `fov` are degrees that it spans; `source` is the camera
+// of the photograph as `moved` has cameras, that of the square being the world; lengths there are shorter sides of the
+// photograph. `lens`: {fov, center}: degrees that the shorter side spans, and the principal point; `crop`:
+// what the square is taken around, or null; both points are fractions of the sides. null where there is no such square.
+export function square({width, height}, {fov, center: [cx, cy]}, crop) {
+  const shorter = Math.min(width, height), [w, h] = [width / shorter, height / shorter];
+  const f = focal(fov), pixel = 1 / shorter;
+  const source = {fx: f, fy: f, cx: cx * w, cy: cy * h, rotation: [1, 0, 0, 0, 1, 0, 0, 0, 1], translation: [0, 0, 0]};
+  const centered = Math.abs(source.cx - w / 2) <= pixel && Math.abs(source.cy - h / 2) <= pixel;
+  const [x, y] = (crop ?? [cx, cy]).map((part, axis) => part * [w, h][axis]);
+  const [dx, dy] = centered ? [x - w / 2, y - h / 2] : [x - source.cx, y - source.cy];
+  const anyway = !crop || (centered ? !dx && !dy : Math.hypot(dx, dy) < 1e-6);
+  if (anyway) {
+    const side = centered ? 1 : Math.min(1, 2 * source.cx, 2 * (w - source.cx), 2 * source.cy, 2 * (h - source.cy));
+    if (centered) Object.assign(source, {cx: w / 2, cy: h / 2});
+    return {fov: 2 * degrees(Math.atan(side / 2 / f)), source};
+  }
+  const [right, down] = [(x - source.cx) / f, (y - source.cy) / f];
+  const pan = degrees(Math.atan2(right, 1)), tilt = degrees(Math.atan2(-down, Math.hypot(right, 1)));
+  source.rotation = transpose(multiply(turn(0, -tilt), turn(1, -pan)));
+  const pixels = multiply([f, 0, source.cx, 0, f, source.cy, 0, 0, 1], source.rotation), inset = INSET * pixel;
+  let half = Infinity;
+  for (const border of [[1, 0, -inset], [-1, 0, w - inset], [0, 1, -inset], [0, -1, h - inset]]) {
+    const [i, j, middle] = apply(transpose(pixels), border);
+    if (!(middle > 0)) return null;
+    half = Math.min(half, middle / (Math.abs(i) + Math.abs(j)));
+  }
+  if (!(2 * half * f >= SMALLEST)) return null;
+  return {fov: 2 * degrees(Math.atan(half)), source};
+}
+
 // Where the camera goes when it walks `ahead`, `right` and `up`, in its own direction but level.
 export function walked(move, right, up, ahead) {
   const [c, s] = [Math.cos(radians(move.pan_deg)), Math.sin(radians(move.pan_deg))];
@@ -69,6 +103,13 @@ function fromPlane({fx, fy, cx, cy, rotation: r, translation: t}) {
 // Where the picture of one camera is in that of another: exact where the camera only turns or zooms, and for what
 // stands at the subject's distance.
 export const homography = (from, to) => multiply(fromPlane(to), inverse(fromPlane(from)));
+
+// Where it takes a point; and the corners of a rectangle, in turn.
+export function project(h, [x, y]) {
+  const [u, v, w] = apply(h, [x, y, 1]);
+  return [u / w, v / w];
+}
+export const corners = (width, height) => [[0, 0], [width, 0], [width, height], [0, height]];
 
 // The same for CSS, between elements whose unit is `side` pixels.
 export function matrix3d(h, side) {

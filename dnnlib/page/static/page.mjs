@@ -1,6 +1,7 @@
 // The page: what is on it, what is asked of the server, and what survives when it is loaded again.
 
 import {START, fromNumbers, moveTo, moved} from "./camera.mjs";
+import {Crop} from "./crop.mjs";
 import {KeyFrames} from "./keyframes.mjs";
 import {Results} from "./results.mjs";
 import {Said, Server, sentence} from "./server.mjs";
@@ -11,18 +12,21 @@ const AXES = [["pan_deg", "Pan °", -45, 45], ["tilt_deg", "Tilt °", -45, 45], 
               ["right", "Right", -2, 2], ["up", "Up", -2, 2], ["forward", "Forward", -2, 2], ["zoom", "Zoom", 0.5, 3]];
 const FILE = "from a file";
 const KEPT = ["fov", "scale", "seed", "samples", "condition", "name", "frames", "amount", "keycount"]; // over a reload
-const FOLDED = ["numbers", "paths", "keyframes", "more"];
-const FRAME_MS = 1000 / 12, MOST_FRAMES = 600;
+const FOLDED = ["cropping", "numbers", "paths", "keyframes", "more"];
+const FRAME_MS = 1000 / 12, MOST_FRAMES = 600, FOV = [1, 170];
 
 const memory = JSON.parse(sessionStorage.getItem("visit") ?? "{}");
 const server = new Server(memory.visit);
 const state = {photograph: null, move: {...START}, followed: null, asked: 0, pathFile: null};
 const number = id => $(id).value === "" ? undefined : Number($(id).value);
-const fov = () => number("fov") || state.followed?.fov || state.photograph?.fov || 58;
+const optics = () => number("fov") >= FOV[0] && number("fov") <= FOV[1] ? {fov: number("fov"), center: [0.5, 0.5]}
+  : state.followed ?? {fov: state.photograph?.fov ?? 58, center: [0.5, 0.5]};
+const fov = () => crop.square.fov;
 const scale = () => number("scale") || 1;
 const moveCamera = () => moved(state.move, fov(), scale());
 
-const stage = new Stage({fov, scale, move: here, change, settle: show});
+const crop = new Crop({optics, change: () => change(here()), settle: show});
+const stage = new Stage({square: () => crop.square, scale, move: here, change, settle: show});
 const results = new Results(server, (address, camera) => {
   stage.look(camera);
   return stage.showView(address, camera);
@@ -45,7 +49,8 @@ const attempt = action => async (...values) => {
 function remember() {
   if (!state.photograph) return;
   Object.assign(memory, {visit: server.visit, photograph: state.photograph.photograph, move: state.move,
-    pathFile: state.pathFile, result: results?.result && {name: results.result, cameras: results.cameras}, keys: keyframes?.keys ?? [],
+    crop: crop.point, pathFile: state.pathFile, keys: keyframes?.keys ?? [],
+    result: results?.result && {name: results.result, cameras: results.cameras},
     values: Object.fromEntries(KEPT.map(id => [id, $(id).value])), open: FOLDED.filter(id => $(id).open)});
   sessionStorage.setItem("visit", JSON.stringify(memory));
 }
@@ -64,12 +69,14 @@ const open = attempt(async file => {
 });
 
 // Everything on the page is that photograph's.
-function begin(photograph) {
+function begin(photograph, point = null) {
   Object.assign(state, {photograph, followed: null});
   document.body.classList.remove("empty");
   results.clear();
   keyframes.clear();
-  stage.open(server.file(photograph.photograph, "photograph.jpg"), photograph.width, photograph.height);
+  const address = server.file(photograph.photograph, "photograph.jpg");
+  crop.open(address, photograph, point);
+  stage.open(address, photograph.width, photograph.height);
   $("compare").value = 0;
   stage.compare(0);
   lens();
@@ -79,6 +86,7 @@ function begin(photograph) {
 function lens() {
   const {fov, fov_from} = state.followed ?? state.photograph;
   $("fov").placeholder = Number(fov.toFixed(1));
+  crop.draw();
   const source = {default: "nothing: a guess", path: "the path", given: "you"}[fov_from] ?? fov_from;
   $("lens").textContent = `Field of view in degrees, of the shorter side; from ${source}.`;
 }
@@ -129,11 +137,13 @@ function change(move, source) {
 // A path tells its own lens; whoever goes on from it keeps that.
 const base = wish => ({
   photograph: state.photograph.photograph,
-  fov: number("fov") ?? (wish.path || wish.path_file ? undefined : state.followed?.fov),
+  ...(number("fov") !== undefined || wish.path || wish.path_file ? {fov: number("fov")} : lensOfPath()),
+  crop: crop.point ?? undefined,
   seed: number("seed") ?? 0,
   scene_scale: scale(),
   ...wish,
 });
+const lensOfPath = () => state.followed && {fov: state.followed.fov, center: state.followed.center};
 let drafting = false, wantsDraft = false;
 async function draft() {
   wantsDraft = true;
@@ -172,6 +182,7 @@ function halt() {
 
 const render = attempt(async (wish, cameras) => {
   halt();
+  say("Making it …");
   const asked = state.asked;
   const request = {...base(wish), samples: number("samples") ?? 1, condition: $("condition").value};
   if (!cameras) cameras = await plan(request);
@@ -210,7 +221,7 @@ function busy({place, progress = 0, seconds_left}) {
   $("progress").value = progress;
   const left = seconds_left === undefined ? "" : `${time(seconds_left)} left`;
   $("left").textContent = place ? `waiting, place ${place} in the queue` : left;
-  say(place ? "Somebody else's picture is being made." : "Making it …");
+  say(place ? "Waiting for its turn …" : "Making it …");
 }
 const time = seconds => seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`;
 
@@ -271,7 +282,8 @@ const openPath = attempt(async files => {
   setPathFile(await server.uploadPath(files));
   $("name").value = FILE;
   choosePath();
-  $("frames").value = state.pathFile.kind === "key frames" ? 24 : state.pathFile.cameras > MOST_FRAMES ? MOST_FRAMES : "";
+  const {kind, cameras} = state.pathFile;
+  $("frames").value = kind === "key frames" ? 24 : cameras > MOST_FRAMES ? MOST_FRAMES : "";
   $("paths").open = true;
   say(state.pathFile.matrices ? "Say what the matrices are, then try the path." : "");
   remember();
@@ -291,6 +303,7 @@ $("cancel").onclick = attempt(() => server.cancel(results.result));
 $("compare").oninput = () => stage.compare(Number($("compare").value));
 for (const id of ["fov", "scale", "seed", "samples"]) $(id).addEventListener("change", () => {
   if (results.frames.length > 1) return say("The next picture will have it."); // and the path stays
+  crop.draw();
   change(state.move);
   show();
 });
@@ -322,8 +335,8 @@ const restore = attempt(async () => {
   for (const name of [...Object.keys(paths), FILE]) $("name").append(new Option(name));
   choosePath();
   if (!memory.photograph) return;
-  const {photograph, move, result, keys, values, open, pathFile} = structuredClone(memory);
-  begin(await server.photograph(photograph));
+  const {photograph, move, result, keys, values, open, pathFile, crop: point} = structuredClone(memory);
+  begin(await server.photograph(photograph), point);
   setPathFile(pathFile);
   for (const [id, value] of Object.entries(values)) { $(id).value = value; if (id === "name") choosePath(); }
   for (const id of FOLDED) $(id).open = open.includes(id);

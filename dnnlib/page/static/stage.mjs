@@ -1,7 +1,7 @@
 // The picture that one looks into: the photograph and the newest view, laid to where the camera looks now, and the
 // hand and keys that move the camera.
 
-import {SUBJECT, focal, homography, matrix3d, walked} from "./camera.mjs";
+import {START, SUBJECT, corners, focal, homography, matrix3d, moved, project, walked} from "./camera.mjs";
 
 const $ = id => document.getElementById(id);
 const WALK = 0.8, LOOK = 25; // units, degrees a second
@@ -10,10 +10,12 @@ const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDo
 const NEARLY_STILL = 4; // pixels that a click may move
 
 export class Stage {
-  // `control`: {move(), fov(), scale(), change(move), settle()}: what the camera is, and what is told of its changes.
+  // `control`: {move(), square(), scale(), change(move), settle()}: what the camera is, the square of the photograph
+  // that is seen (see camera.mjs), and what is told of changes.
   constructor(control) {
     this.control = control;
     this.camera = this.viewCamera = null;
+    this.amount = 0;
     this.held = new Set();
     new ResizeObserver(() => this.draw()).observe($("stage"));
     this.listenToHand();
@@ -53,22 +55,21 @@ export class Stage {
 
   draw() {
     if (!this.size || !this.camera) return;
-    const f = focal(this.control.fov()), [width, height] = this.size;
-    const identity = [1, 0, 0, 0, 1, 0, 0, 0, 1];
-    const source = {fx: f, fy: f, cx: width / 2, cy: height / 2, rotation: identity, translation: [0, 0, 0]};
-    const start = {...source, cx: 0.5, cy: 0.5};
+    const {fov, source} = this.control.square(), start = moved(START, fov, 1);
     $("photograph").style.transform = matrix3d(homography(source, this.camera), this.side);
     $("original").style.transform = matrix3d(homography(source, start), this.side);
+    const clip = corners(this.amount / 100, 1).map(corner => project(homography(start, source), corner));
+    const shares = clip.map(([x, y]) => `${100 * x / this.size[0]}% ${100 * y / this.size[1]}%`);
+    $("original").style.clipPath = `polygon(${shares.join(", ")})`;
     if (this.viewCamera) $("view").style.transform = matrix3d(homography(this.viewCamera, this.camera), this.side);
   }
 
   // `amount`: percent of the stage, from the left, that shows the photograph itself.
   compare(amount) {
     $("original").hidden = $("divider").hidden = !(amount > 0);
-    const [width, height] = this.size ?? [1, 1], left = (width - 1) / 2, top = (height - 1) / 2; // of the square
-    const inset = [top / height, (width - left - amount / 100) / width, top / height, left / width];
-    $("original").style.clipPath = `inset(${inset.map(share => `${100 * share}%`).join(" ")})`;
     $("divider").style.left = `${amount}%`;
+    this.amount = amount;
+    this.draw();
   }
 
   // One finger, or the mouse, looks; with shift, or two fingers, it goes sideways, and ahead as the fingers part.
@@ -95,7 +96,7 @@ export class Stage {
       const now = hand(), [right, down] = [(now.x - grip.x) / this.side, (now.y - grip.y) / this.side];
       if (!grip.move && now.count < 2 && Math.hypot(right, down) * this.side < NEARLY_STILL) return;
       const from = grip.move ??= this.control.move();
-      const fov = this.control.fov(), distance = SUBJECT / this.control.scale();
+      const {fov} = this.control.square(), distance = SUBJECT / this.control.scale();
       const degrees = fov / from.zoom, units = distance / (focal(fov) * from.zoom);
       this.control.change(event.shiftKey || now.count > 1
         ? walked(from, -right * units, down * units, distance * (1 - grip.span / now.span))
