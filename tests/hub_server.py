@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from huggingface_hub import constants, file_download
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REVISIONS = ("main", "v1", COMMIT)
@@ -34,10 +35,12 @@ class Hub:
     def use(self, monkeypatch: pytest.MonkeyPatch, cache: Path, offline: bool = False) -> None:
         """Have `huggingface_hub`, which reads its environment but once, use this one, as variables would say."""
         address = self.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", self.url)
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+        values = {"ENDPOINT": self.url, "HUGGINGFACE_CO_URL_TEMPLATE": address}
+        values |= {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": offline}
+        for module in (constants, file_download):  # versions before 1.0 have some of them in both
+            for name, value in values.items():
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, value)
 
     @property
     def fetched(self) -> list[str]:

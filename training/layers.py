@@ -46,6 +46,42 @@ class _Normalize(torch.autograd.Function):
         return torch.addcmul(grad * _spread(scale, y), y, _spread(-along, y)), None, None
 
 
+def scaled_direction(
+    weight: torch.Tensor, factor: float, gain: torch.Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """normalize(weight) times a constant factor and a learned gain, computed in float32 and given in a dtype."""
+    return _ScaledDirection.apply(weight, factor, gain, dtype)
+
+
+class _ScaledDirection(torch.autograd.Function):
+    """`scaled_direction` with its gradient in closed form.
+
+    For weights w [O, ...], factor f and gain g, with s = 1 / (eps + r) and r = RMS(w) over the N elements of a row:
+    y = s f g w, and with a = sum(w dy), dw = s f g (dy - w s a / (N r)) and dg = sum(s f a), in the dtype of w.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: torch.Tensor, factor: float, gain: torch.Tensor | None, dtype: torch.dtype
+    ) -> torch.Tensor:
+        norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+        rms = norm * math.sqrt(norm.numel() / weight.numel())
+        direction = 1 / (_EPS + rms)
+        scale = direction * factor if gain is None else direction * (factor * gain)
+        ctx.save_for_backward(weight, rms, direction, scale)
+        ctx.factor = factor
+        return (weight * scale).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        weight, rms, direction, scale = ctx.saved_tensors
+        grad = grad.to(weight.dtype)
+        along = (grad * weight).sum(dim=tuple(range(1, weight.ndim)), keepdim=True)
+        of_gain = (along * direction).sum() * ctx.factor if ctx.needs_input_grad[2] else None
+        along *= direction * scale * (rms.numel() / weight.numel()) / rms.clamp_min(torch.finfo(torch.float32).tiny)
+        return torch.addcmul(grad * scale, weight, along, value=-1), None, of_gain, None
+
+
 def _spread(factor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """The factor in the dtype of x. On CPUs also in its shape: where channels come last, it does not vary along the
     innermost dimension, and element-wise kernels are not vectorised over such operands."""
@@ -177,13 +213,12 @@ class MPConv(nn.Module):
         if self.frozen:
             y = self._apply_weight(x, self.weight)
             return y if gain is None else y * gain.to(y.dtype)
-        weight = self.effective_weight()
-        return self._apply_weight(x, (weight if gain is None else weight * gain).to(x.dtype))
+        return self._apply_weight(x, self.effective_weight(x.dtype, gain))
 
-    def effective_weight(self) -> torch.Tensor:
-        """Return what the input is multiplied by, but for a learned gain: float32."""
-        fan_in = self.weight[0].numel()
-        return normalize(self.weight.to(torch.float32)) * (self.gain / math.sqrt(fan_in))
+    def effective_weight(self, dtype: torch.dtype = torch.float32, gain: torch.Tensor | None = None) -> torch.Tensor:
+        """Return what the input is multiplied by."""
+        factor = self.gain / math.sqrt(self.weight[0].numel())
+        return scaled_direction(self.weight.to(torch.float32), factor, gain, dtype)
 
     @torch.no_grad()
     def freeze(self, dtype: torch.dtype) -> None:
@@ -216,6 +251,6 @@ class MPHeads(MPConv):
         y = rearrange(y, "b (part head d) y x -> b (y x) part head d", part=self.parts, head=self.heads)
         return tuple(rearrange(normalize(y, dims=[-1]), "b t part head d -> part b head t d"))
 
-    def effective_weight(self) -> torch.Tensor:
+    def effective_weight(self, dtype: torch.dtype = torch.float32, gain: torch.Tensor | None = None) -> torch.Tensor:
         rows = "(head d part) c y x -> (part head d) c y x"
-        return rearrange(super().effective_weight(), rows, head=self.heads, part=self.parts)
+        return rearrange(super().effective_weight(dtype, gain), rows, head=self.heads, part=self.parts)

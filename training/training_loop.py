@@ -152,6 +152,10 @@ class Trainer:
         gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
         if self.config.loss_scaling != 1:
             torch._foreach_div_(gradients, self.config.loss_scaling)
+        if self.processes.device.type == "cpu":  # reading a number waits for nothing there, and one pass is enough
+            largest = torch.stack(torch._foreach_norm(gradients, float("inf")))
+            if bool(largest.isfinite().all()):
+                return
         for gradient in gradients:
             self.nonfinite += gradient.numel() - gradient.isfinite().sum()
             torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)

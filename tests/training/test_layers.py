@@ -19,6 +19,7 @@ from training.layers import (
     normalize,
     normalize_weights,
     resample,
+    scaled_direction,
 )
 
 
@@ -106,6 +107,27 @@ def test_the_stored_weight_is_replaced_by_its_direction(kernel: int | None) -> N
     torch.testing.assert_close(layer(x), before, rtol=1e-3, atol=1e-3)  # 1e-4 in normalize, once more
     torch.testing.assert_close(layer.weight.detach(), normalize(long))
     assert layer.weight.requires_grad
+
+
+@pytest.mark.parametrize("gain", [None, 0.0, 1.7])
+@pytest.mark.parametrize("size", [(4, 6), (3, 2, 3, 3)])
+def test_weights_have_the_gradient_of_their_formula(size: tuple[int, ...], gain: float | None) -> None:
+    """normalize(w) f g, whose gradient is in closed form, against automatic differentiation: 1e-12."""
+    torch.manual_seed(0)
+    weight = torch.randn(size, dtype=torch.float64, requires_grad=True)
+    learned = None if gain is None else torch.tensor(gain, dtype=torch.float64, requires_grad=True)
+    inputs = [weight] if learned is None else [weight, learned]
+    rms = weight.square().mean(dim=tuple(range(1, len(size))), keepdim=True).sqrt()
+    expected = weight / (1e-4 + rms) * 0.3 * (1 if learned is None else learned)
+    found = scaled_direction(weight, 0.3, learned, torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    towards = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, inputs, towards),
+        torch.autograd.grad(expected, inputs, towards),
+        rtol=1e-12,
+        atol=1e-12,
+    )
 
 
 def test_weights_of_unit_length_keep_the_magnitude() -> None:
