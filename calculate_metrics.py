@@ -17,6 +17,7 @@ from dnnlib.cli import (
     Count,
     Group,
     Names,
+    OutputFile,
     batch_option,
     given,
     naming_options,
@@ -79,11 +80,13 @@ def judging_options(function: Callable) -> Callable:
         option(
             "--write-pairs",
             section=OUTPUT,
-            type=PATH,
+            type=OutputFile(),
             metavar="FILE",
             help="The list of pairs with their numbers, as JSON lines, which --pairs takes.",
         ),
-        option("--json", "json_file", section=OUTPUT, type=PATH, metavar="FILE", help="The table as JSON, too."),
+        option(
+            "--json", "json_file", section=OUTPUT, type=OutputFile(), metavar="FILE", help="The table as JSON, too."
+        ),
         option("--allow-few", section=METRICS, is_flag=True, help="Also where there are fewer images than features."),
         option(
             "--baseline",
@@ -166,10 +169,8 @@ def gen(json_file: Path | None, write_pairs: Path | None, **options: Any) -> Non
         raise UserError("a protocol has a range of its own: leave --range-selection out")
     for name in ("pairs", "protocol"):
         options = yielding(options, "range_selection", to=name)
-    networks, sampling, data = (
-        NetworkFiles.of(options), SamplingConfig.of(options), DataConfig.of(options, seed=0)
-    )  # fmt: skip
-    job = GenerationJob.of(options, networks=networks, sampling=sampling, data=data, most_at_once=BATCH)
+    parts = {"networks": NetworkFiles.of(options), "sampling": SamplingConfig.of(options)}
+    job = GenerationJob.of(options, **parts, data=DataConfig.of(options, seed=0), most_at_once=BATCH)
     failures = Failures()
     table, count = judge_generated(job, processes, failures)
     if processes.is_main and table is not None:
@@ -208,6 +209,8 @@ def calc(
         wanted = read_pairs(pairs)
         saved = saved.listed(wanted)
         notes.append(f"{len(saved)} of {len(wanted)} listed pairs are here")
+    if write_pairs is not None and not saved.pairs:
+        raise UserError("which pairs these images show is not known, there is no run.json: leave `write_pairs` out")
     if metrics is None:
         metrics, left_out = default_metrics(saved.has_cameras, len(saved), options["allow_few"], weights)
         notes += left_out
@@ -255,7 +258,7 @@ def tell(table: Table, json_file: Path | None, pairs_file: Path | None) -> None:
     default=DEFAULT_REFERENCE_METRIC,
     help="What it is for.",
 )
-@option("--dest", section=OUTPUT, type=PATH, metavar="FILE", required=True, help="Where the statistics go, as npz.")
+@option("--dest", section=OUTPUT, type=OutputFile(), metavar="FILE", required=True, help="Where the statistics go.")
 def ref(metrics: list[str], dest: Path, **options: Any) -> None:
     """Statistics of the true targets, of a folder or of a data set, to compare other images with."""
     from metrics.detectors import load_detectors
@@ -309,6 +312,7 @@ def show(metrics: list[str] | None, count: int, outdir: Path, **options: Any) ->
     processes, saved = start(options)
     if metrics is None:
         metrics = [*IMAGE_DEFAULTS, *(["tsed"] if saved.has_cameras else [])]
+    folder = writable_directory(outdir)
     unknown = [name for name in metrics if name not in IMAGE_METRICS]
     if unknown:
         raise UserError(f"{', '.join(unknown)} has no number for a single image; known are {', '.join(IMAGE_METRICS)}")
@@ -316,7 +320,6 @@ def show(metrics: list[str] | None, count: int, outdir: Path, **options: Any) ->
     judge_saved(saved, evaluation, processes, options["batch"], workers=options["workers"])
     measured = evaluation.compute().scores
     if processes.is_main:
-        folder = writable_directory(outdir)
         save_png(folder / "samples.png", samples_sheet(saved, measured, count))
         click.echo(folder / "samples.png")
         if saved.has_cameras:
@@ -331,10 +334,8 @@ def show(metrics: list[str] | None, count: int, outdir: Path, **options: Any) ->
 @click.argument("first", metavar="A", type=PATH)
 @click.argument("second", metavar="B", type=PATH)
 @option("--metrics", section=METRICS, type=Names(), default="psnr,ssim,lpips", metavar="LIST", help="Of folders.")
-@option(
-    "--count", section=OUTPUT, type=click.IntRange(min=1), default=3, help="So many pairs that differ most each way."
-)
-@option("--json", "json_file", section=OUTPUT, type=PATH, metavar="FILE", help="The table as JSON, too.")
+@option("--count", section=OUTPUT, type=click.IntRange(min=1), default=3, help="How many pairs to name each way.")
+@option("--json", "json_file", section=OUTPUT, type=OutputFile(), metavar="FILE", help="The table as JSON, too.")
 @option(
     "--outdir", section=OUTPUT, type=PATH, metavar="DIR", help="Pictures of the pairs that differ most; of folders."
 )
@@ -366,6 +367,7 @@ def compare(
     with_images = [path.is_dir() or path.suffix == ".zip" for path in (first, second)]
     if outdir is not None and not all(with_images):
         raise UserError("pictures need the folders of both runs: leave --outdir out, or give folders")
+    picture = None if outdir is None else writable_directory(outdir) / "differences.png"
     how = {"weights": dict(options["weights"]), "workers": options["workers"]}
     one, other = (
         judge_run(path, metrics, processes, options["batch"], **how) if has_images else read_judged(path)
@@ -377,10 +379,8 @@ def compare(
         if json_file is not None:
             with atomic_path(json_file) as temporary:
                 temporary.write_text(to_json(found) + "\n")
-        if outdir is not None:
-            picture = writable_directory(outdir) / "differences.png"
-            saved, others = (open_saved(path, None, None, None) for path in (first, second))
-            save_png(picture, compared_sheet(saved, others, found))
+        if picture is not None:
+            save_png(picture, compared_sheet(*map(open_saved, (first, second)), found))
             click.echo(picture)
     processes.close()
 

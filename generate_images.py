@@ -11,7 +11,17 @@ import click
 
 from datasets.config import DATA, DataConfig, open_clip_pairs
 from datasets.path_config import PATHS, PHOTOGRAPHS, PathConfig, open_paths
-from dnnlib.cli import Command, Seeds, batch_option, given, option, preset_option, settings_options, yielding
+from dnnlib.cli import (
+    Command,
+    OutputFile,
+    Seeds,
+    batch_option,
+    given,
+    option,
+    preset_option,
+    settings_options,
+    yielding,
+)
 from dnnlib.settings import Settings
 from dnnlib.text_files import json_document
 from dnnlib.util import STORED, UserError
@@ -58,7 +68,7 @@ _MODES = {
     "--write-pairs",
     section=OUTPUT,
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     help="The list of pairs as JSON lines, which --pairs takes.",
 )
 @option("--estimate", section=OUTPUT, is_flag=True, help="Print what it will take, by a short probe; make nothing.")

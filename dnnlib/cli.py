@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -59,6 +60,24 @@ class Seeds(_ParsedType):
 
     name = "list"
     parse = staticmethod(parse_seeds)
+
+
+class OutputFile(click.Path):
+    """Where a file is to be written: a Path whose folder is there, which is seen before the work and not after it."""
+
+    name = "output file"
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        folder = path.resolve().parent
+        if not folder.is_dir():
+            self.fail(f"there is no folder {folder} to write {path.name} into: create it first", param, ctx)
+        if not path.exists() and not os.access(folder, os.W_OK):
+            self.fail(f"nothing can be written into {folder}: choose another folder", param, ctx)
+        return path
 
 
 class BatchSize(click.ParamType):

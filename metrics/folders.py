@@ -23,7 +23,9 @@ _WORDS = {"tgt": "true target", "src": "source view"}
 Images = Mapping[str, Path]  # by path below their folder, without suffix
 
 
-def open_saved(images: Path | None, generated: Path | None, target: Path | None, source: Path | None) -> SavedViews:
+def open_saved(
+    images: Path | None, generated: Path | None = None, target: Path | None = None, source: Path | None = None
+) -> SavedViews:
     """The images of a run of generate_images, of a folder with ``pred`` and ``gt`` in it, or of separate folders."""
     if generated is not None:
         return open_folders(generated, target, source)

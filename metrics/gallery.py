@@ -36,17 +36,23 @@ def extremes(score: Score, count: int = 1) -> dict[str, list[int]]:
 
 
 def samples_sheet(saved: SavedViews, measured: Sequence[Score], count: int = 1) -> Image.Image:
-    """Source, sample and target of the extremes of every metric, labelled with metric, number, seed and gap."""
+    """Source, sample and target, as far as they are there, of the extremes of every metric.
+
+    They are labelled with metric, number, seed or name, and gap.
+    """
+    there = next(iter(saved.files.values()))
+    shown = {role: title for role, title in _SHOWN.items() if role in there}
     rows, labels = [], []
     for score in measured:
         for place, indices in extremes(score, count).items():
             for index in indices:
-                rows.append([saved.archive.image(saved.files[index][role]) for role in _SHOWN])
+                rows.append([saved.archive.image(saved.files[index][role]) for role in shown])
+                name = saved.names.get(index, f"seed {index}")
                 gap = f" · gap {saved.records[index].gap}" if index in saved.records else ""
                 labels.append(
-                    f"{place} {score.name}\n{score.per_image_name}: {score.per_image[index]:.4g}\nseed {index}{gap}"
+                    f"{place} {score.name}\n{score.per_image_name}: {score.per_image[index]:.4g}\n{name}{gap}"
                 )
-    return contact_sheet(rows, list(_SHOWN.values()), labels)
+    return contact_sheet(rows, list(shown.values()), labels)
 
 
 def save_gap_plot(path: Path, measured: Sequence[Score], gaps: Mapping[int, int]) -> None:

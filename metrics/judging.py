@@ -51,7 +51,7 @@ def judge_saved(
 
 def judge_run(path: Path, metrics: Sequence[str], processes: Processes, batch_size: int, **how: Any) -> Judged:
     """The images of a folder or zip file, judged to be compared; `how`: as in `Evaluation`."""
-    saved = open_saved(path, None, None, None)
+    saved = open_saved(path)
     evaluation = Evaluation(metrics, device=processes.device, **how)
     judge_saved(saved, evaluation, processes, batch_size, workers=how.get("workers", 0))
     table = replace(evaluation.compute(), pairs=saved.pairs, names=saved.names, run=saved.described)

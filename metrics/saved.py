@@ -229,7 +229,8 @@ def _with_run(results: SavedViews) -> SavedViews:
         run = Run.parse(file.read_bytes() if isinstance(file, Path) else file.read())
     except UserError as error:
         raise UserError(f"{error}, in {archive.root}: remove or restore it") from None
-    selection = str(run.options.get("range_selection") or "any")
+    listed = run.options.get("pairs") or run.options.get("protocol")
+    selection = str(run.options.get("range_selection") or ("a list of pairs" if listed else "any"))
     return replace(results, records=run.records, range_selection=selection, options=run.options, details=run.details)
 
 

@@ -187,8 +187,13 @@ def test_written_pairs_and_run_files_are_pair_lists(data: Path, table: Path, tmp
     assert json.loads((tmp_path / "table.json").read_text())["pairs"] == first["pairs"][:3]
     result = call("calc", "--images", table / "out", "--metrics=psnr", "--pairs", tmp_path / "pairs.jsonl", *NET[4:])
     assert "3 of 3 listed pairs are here" in result.output
-    again = call("gen", *NET, "--data", data, "--pairs", tmp_path / "pairs.jsonl", "--metrics", "psnr")
+    again = call(
+        *("gen", *NET, "--data", data, "--pairs", tmp_path / "pairs.jsonl", "--metrics", "psnr"),
+        *("--outdir", tmp_path / "again"),
+    )
     assert again.exit_code == 0, again.output
+    result = call("calc", "--images", tmp_path / "again", "--metrics=psnr", *NET[4:])
+    assert "range: a list of pairs" in result.output
 
 
 def test_compare_two_runs(data: Path, table: Path, tmp_path: Path) -> None:

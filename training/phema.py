@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import click
 import numpy as np
 
-from dnnlib.cli import Command, Count, option
+from dnnlib.cli import Command, Count, OutputFile, option
 from dnnlib.util import UserError
 
 if TYPE_CHECKING:  # torch takes seconds, which --help should not wait for
@@ -198,7 +198,7 @@ class PowerFunctionEMA(Generic[_Net]):
 @option(
     "--out",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=OutputFile(),
     required=True,
     help="Network file to write; with {std} in its name for several.",
 )

@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from dnnlib.cli import BatchSize, Command, Count, Group, RangeSelection, Seeds, option, preset_option
+from dnnlib.cli import BatchSize, Command, Count, Group, OutputFile, RangeSelection, Seeds, option, preset_option
 from dnnlib.util import IncompleteError, UserError
 from tests.scripts import run_python
 
@@ -197,6 +197,23 @@ def test_batch_size(text: str, value: int | str | None) -> None:
     result = CliRunner().invoke(main, ["--batch", text])
     assert (result.exit_code, seen.get("batch")) == (0 if value else 2, value)
     assert result.stderr.count("\n") == (0 if value else 1)
+
+
+def test_output_file(tmp_path: Path) -> None:
+    """Its folder is there before the work begins; a device will do."""
+
+    @click.command(cls=Command)
+    @option("--json", type=OutputFile())
+    def main(json: Path) -> None:
+        click.echo(repr(json))
+
+    (tmp_path / "old.json").touch()
+    for path in (tmp_path / "new.json", tmp_path / "old.json", Path("relative.json"), Path("/dev/null")):
+        assert CliRunner().invoke(main, [f"--json={path}"]).stdout == f"{path!r}\n"
+    for path, message in ((tmp_path / "no" / "new.json", "there is no folder"), (tmp_path, "is a directory")):
+        result = CliRunner().invoke(main, [f"--json={path}"])
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+    assert not (tmp_path / "no").exists()
 
 
 def test_interrupt() -> None:

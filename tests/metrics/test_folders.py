@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from calculate_metrics import main
@@ -93,6 +93,24 @@ def test_the_command_needs_only_what_a_metric_needs(tmp_path: Path) -> None:
     arguments = ("--metrics=fd_efficientnet", "--allow-few", f"--ref={tmp_path / 'ref.npz'}")
     assert "fd_efficientnet ↓" in call("calc", generated, *arguments)  # no target
     assert "needs target images, or a reference" in call("calc", generated, *arguments[:2])
+
+
+def test_pictures_and_lists_of_folders(tmp_path: Path) -> None:
+    """Without source views there is no column of them; which pairs they are is not known, and said at the start."""
+    truth = photographs(32)
+    for name, images in (("pred", noisy(truth, 30)), ("gt", truth)):
+        write(tmp_path / name, images, [f"room/{k}.png" for k in range(4)])
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(main, [*arguments, f"--images={tmp_path}", "--metrics=psnr", "--device=cpu"])
+
+    result = call("show", f"--outdir={tmp_path / 'show'}", "--workers=0")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "show").iterdir()] == ["samples.png"]
+    result = call("calc", f"--write-pairs={tmp_path / 'pairs.jsonl'}", f"--json={tmp_path / 'table.json'}")
+    assert (result.exit_code, "leave --write-pairs out" in result.output) == (2, True)
+    assert "psnr ↑" not in result.output
+    assert not (tmp_path / "table.json").exists()
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
