@@ -174,7 +174,9 @@ def test_a_protocol_decides_pairs_metrics_and_border(data: Path, tmp_path: Path)
     assert content["groups"]["psnr"]["5 frames"] == pytest.approx((numbers["0"] + numbers["3"]) / 2, abs=1e-4)
     assert content["run"]["options"]["protocol"] == "flash3d"
     assert content["run"]["judging"] == {"bootstrap": 0, "baseline": None, "border": 0.05}
-    assert "published    see the tables of the source" in call("gen", "--protocol=list").output
+    listed = call("gen", "--protocol=list").output
+    assert "published    see the tables of the source" in listed
+    assert "published    Flash3D 28.46, 0.899, 0.100 at 5 frames" in listed
     assert re.fullmatch("[0-9a-f]{64}", content["run"]["options"]["net"])
     assert read_pairs(tmp_path / "pairs.jsonl") == expected
 
