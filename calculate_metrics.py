@@ -380,7 +380,7 @@ def compare(
             with atomic_path(json_file) as temporary:
                 temporary.write_text(to_json(found) + "\n")
         if picture is not None:
-            save_png(picture, compared_sheet(*map(open_saved, (first, second)), found))
+            save_png(picture, compared_sheet(open_saved(first), open_saved(second), found))
             click.echo(picture)
     processes.close()
 
