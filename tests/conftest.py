@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+IMAGINED = "imagined"  # a device that exists in name alone, where PyTorch is not built for CUDA
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -23,6 +25,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def imagined_device() -> None:
+    """The device of `test_devices`: the first backward pass counts devices, those that come later have no gradients."""
+    import torch
+    from torch.utils import backend_registration
+
+    if torch.version.cuda is None:
+        backend_registration._setup_privateuseone_for_python_backend(IMAGINED)
 
 
 @pytest.fixture(scope="session")

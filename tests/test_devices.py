@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils import backend_registration
 
 from metrics.lpips import LPIPS
+from tests.conftest import IMAGINED
 from tests.golden import TINY
 from torch_utils.batches import Batch
 from torch_utils.random import SeededGenerators
@@ -48,10 +48,7 @@ NETWORKS = {
 
 @pytest.fixture(scope="module")
 def device() -> torch.device:
-    if torch.version.cuda is not None:
-        return torch.device("cuda:0")
-    backend_registration._setup_privateuseone_for_python_backend("imagined")
-    return torch.device("imagined:0")
+    return torch.device("cuda:0" if torch.version.cuda is not None else f"{IMAGINED}:0")
 
 
 @pytest.fixture(autouse=True)
