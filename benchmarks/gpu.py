@@ -30,7 +30,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.data import published_and_packed, rooms
-from benchmarks.sampling import build, draw, evaluation, sample
+from benchmarks.sampling import build, build_plain, draw, evaluation, sample
 from benchmarks.training import make_plain, step, synthetic_run
 from datasets.config import DataConfig, open_pairs
 from dnnlib.util import one_line, writable_directory
@@ -112,9 +112,7 @@ def _paths(scale: Scale) -> Iterator[tuple[str, str, Callable[[str], NVPrecond]]
     plain, fast = scale.dtypes
 
     def make_plain_network(name: str) -> NVPrecond:
-        net = build(name, scale.device)
-        net.compute_dtype = plain
-        return net
+        return build_plain(name, scale.device, plain)
 
     def make_fast(name: str) -> NVPrecond:
         return build(name, scale.device).freeze(fast)

@@ -50,6 +50,13 @@ def build(name: str, device: str) -> NVPrecond:
     return net
 
 
+def build_plain(name: str, device: str, dtype: torch.dtype) -> NVPrecond:
+    """The same as it was trained, with weights that are normalised at every use."""
+    net = build(name, device)
+    net.compute_dtype = dtype
+    return net
+
+
 def evaluation(name: str, batch: int, device: str, make: Callable[[str], NVPrecond]) -> Callable[[], torch.Tensor]:
     """One evaluation of a network, which `make` makes of its name."""
     net = make(name)
@@ -130,9 +137,7 @@ def main(
     chosen = chosen or plain_dtype
 
     def plain(name: str) -> NVPrecond:
-        net = build(name, device)
-        net.compute_dtype = plain_dtype
-        return net
+        return build_plain(name, device, plain_dtype)
 
     def fast(name: str) -> NVPrecond:
         net = build(name, device).freeze(chosen)

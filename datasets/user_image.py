@@ -63,7 +63,8 @@ class Photograph:
     @property
     def outline(self) -> list[tuple[float, float]]:
         """The corners, in turn, of what the networks see of the photograph, in pixels of it."""
-        square, side = self.start.square(), self.start.square().width
+        square = self.start.square()
+        side = square.width
         corners = torch.tensor([[0, 0], [side, 0], [side, side], [0, side]], dtype=torch.float64)
         points, _ = self.view.camera.project(square.unproject(corners, torch.ones(4)))
         return [(x, y) for x, y in points.tolist()]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-IMAGINED = "imagined"  # a device that exists in name alone, where PyTorch is not built for CUDA
+if TYPE_CHECKING:
+    import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,13 +30,18 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def imagined_device() -> None:
-    """The device of `test_devices`: the first backward pass counts devices, those that come later have no gradients."""
+def imagined_device() -> torch.device:
+    """CUDA where PyTorch is built for it, elsewhere a device that exists in name alone.
+
+    It is there before the first test: the first backward pass counts devices, those that come later have no gradients.
+    """
     import torch
     from torch.utils import backend_registration
 
-    if torch.version.cuda is None:
-        backend_registration._setup_privateuseone_for_python_backend(IMAGINED)
+    if torch.version.cuda is not None:
+        return torch.device("cuda:0")
+    backend_registration._setup_privateuseone_for_python_backend("imagined")
+    return torch.device("imagined:0")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from metrics.lpips import LPIPS
-from tests.conftest import IMAGINED
 from tests.golden import TINY
 from torch_utils.batches import Batch
 from torch_utils.random import SeededGenerators
@@ -47,8 +46,8 @@ NETWORKS = {
 
 
 @pytest.fixture(scope="module")
-def device() -> torch.device:
-    return torch.device("cuda:0" if torch.version.cuda is not None else f"{IMAGINED}:0")
+def device(imagined_device: torch.device) -> torch.device:
+    return imagined_device
 
 
 @pytest.fixture(autouse=True)

@@ -84,9 +84,8 @@ class PathRenderer:
         """All frames; those that were made before, by number, are taken as they are, and key frames among them too."""
         condition, cameras = self.config.condition, self.square_cameras
         known = self.config.known_pixels and not self.path.truth
-        views = [
-            [self.path.photograph.source] for _ in self.seeds
-        ]  # of each sample: the photograph, then its key frames
+        source = self.path.photograph.source
+        views = [[source] for _ in self.seeds]  # of each sample: the photograph, then its key frames
         span = len(self) if condition == "first" else self.config.key_every
         for start, stop in pairwise([0, *range(span + 1, len(self), span), len(self)]):
             pools = [seen[-1:] if condition == "chain" else seen for seen in views]
