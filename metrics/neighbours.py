@@ -63,10 +63,13 @@ class NeighbourReport:
         untold = found["too_few_matches"]
         told = found["pairs"] - untold
         if not told:
-            text = f"neighbours: too few matches to tell TSED ({untold} {'pair' if untold == 1 else 'pairs'})"
+            pairs = "1 pair" if untold == 1 else f"{untold} pairs"
+            text = f"neighbouring frames have too few matches to tell whether they fit the camera's way ({pairs})"
         else:
-            text = (
-                f"neighbours: TSED {found['tsed']:.2f} ({round(found['tsed'] * told)} of {told} pairs fit their poses"
-            )
-            text += f"; {untold} more {'has' if untold == 1 else 'have'} too few matches to tell)" if untold else ")"
-        return text if found["psnr_db"] is None else f"{text}, PSNR {found['psnr_db']:.1f} dB where the camera turned"
+            fit = round(found["tsed"] * told)
+            text = f"{fit} of {told} pairs of neighbouring frames fit the camera's way (TSED {found['tsed']:.2f})"
+            text += f"; {untold} more {'has' if untold == 1 else 'have'} too few matches to tell" if untold else ""
+        turned = (
+            "" if found["psnr_db"] is None else f"; where it only turns they agree to {found['psnr_db']:.1f} dB (PSNR)"
+        )
+        return text + turned

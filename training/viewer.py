@@ -19,7 +19,7 @@ from datasets.path_plans import PathPlan, describe_file, plan_path
 from datasets.trajectories import PATHS, Move, unit_of_paths
 from datasets.user_image import Photograph, read_photograph
 from dnnlib.imaging import save_png
-from dnnlib.page import Made, Opened, OpenedPath, Plan, Upload
+from dnnlib.page import Made, NewFrame, OfferedPath, Opened, OpenedPath, Plan, Progress, Upload
 from dnnlib.util import UserError, present
 from torch_utils.cameras import Camera
 from training.generation import NovelViewSampler
@@ -43,9 +43,8 @@ class PageRenderer:
     rendered without `preview`.
     """
 
-    paths: Mapping[str, Mapping[str, Any]] = {
-        name: {"amount": path.amount, "unit": path.unit} for name, path in PATHS.items()
-    }
+    paths: Mapping[str, OfferedPath] = {name: OfferedPath(path.amount, path.unit) for name, path in PATHS.items()}
+    in_words_of_the_page = staticmethod(in_words_of_the_page)
 
     def __init__(self, sampler: NovelViewSampler, report: Callable[[], Report]) -> None:
         """`report` makes what judges the frames of a path."""
@@ -64,19 +63,15 @@ class PageRenderer:
         return Opened(camera.width, camera.height, round(photograph.fov_deg, 3), photograph.fov_from)
 
     def open_path(self, path: Upload) -> OpenedPath:
-        try:
-            kind, cameras = describe_file(path.file)
-        except UserError as error:
-            raise UserError(in_words_of_the_page(str(error))) from None
+        kind, cameras = describe_file(path.file)
         return OpenedPath(_TITLES.get(kind, kind), cameras, kind == "matrices")
 
     def plan(self, upload: Upload, path: Upload | None, request: Mapping[str, Any]) -> Plan:
         """The cameras of a request, each as `_numbers` tells it."""
         photograph, cameras, notes = self._planned(upload, path, ViewRequest.of(request))
-        said = [in_words_of_the_page(note) for note in notes]
         camera = photograph.view.camera
         center = [float(camera.intrinsics[0, 2]) / camera.width, float(camera.intrinsics[1, 2]) / camera.height]
-        return Plan(photograph.fov_deg, photograph.fov_from, center, self._numbers(cameras), said)
+        return Plan(photograph.fov_deg, photograph.fov_from, center, self._numbers(cameras), notes)
 
     def render(self, upload: Upload, path: Upload | None, request: Mapping[str, Any], folder: Path, send: Send) -> Made:
         wanted = ViewRequest.of(request)
@@ -88,7 +83,7 @@ class PageRenderer:
         if wanted.preview and len(cameras) == 1:
             (images,) = renderer
             save_png(folder / "frame_000000.png", rearrange(images[0], "c h w -> h w c").numpy())
-            send({"frame": "frame_000000.png"})
+            send(NewFrame("frame_000000.png"))
             return Made()
 
         report, done, total = self._report(), 0, evaluations(renderer)
@@ -96,11 +91,11 @@ class PageRenderer:
         def tick() -> None:
             nonlocal done
             done += 1
-            send({"progress": min(done / total, 1)})
+            send(Progress(min(done / total, 1)))
 
         with watch_evaluations(sampler, tick):
             for number, frame in enumerate(PathFolder(folder).write(renderer, [report])):
-                send({"frame": frame.name, **_beside(folder, number)})
+                send(_news_of(frame, number))
         files = [name for name in _DOWNLOADS if (folder / name).exists()]
         return Made(str(report) if len(cameras) > 1 else "", files)
 
@@ -122,10 +117,7 @@ class PageRenderer:
 
     def _of_file(self, path: Upload, photograph: Photograph, wish: FilePath, scale: float) -> PathPlan:
         file, how = str(path.file), (wish.convention, wish.pose)
-        try:
-            plan = plan_path(photograph, file, wish.frames, None, scale, *how, self._depth)
-        except UserError as error:
-            raise UserError(in_words_of_the_page(str(error))) from None
+        plan = plan_path(photograph, file, wish.frames, None, scale, *how, self._depth)
         if len(plan.cameras) > MOST_FRAMES:
             raise UserError(f"the path has {len(plan.cameras)} frames: set Frames to {MOST_FRAMES} or fewer")
         return plan
@@ -163,8 +155,8 @@ def draft_sampler(sampler: NovelViewSampler) -> NovelViewSampler:
     return replace(sampler, gnet=None, sr_model=None, config=config)
 
 
-def _beside(folder: Path, number: int) -> dict[str, Any]:
-    """The other samples of a frame, and their spread."""
-    samples = sorted(folder.glob(f"frame_{number:06d}_seed*.png"), key=lambda file: int(file.stem.rsplit("seed")[-1]))
-    spread = folder / f"spread_{number:06d}.png"
-    return {"samples": [file.name for file in samples], "spread": spread.name} if samples else {}
+def _news_of(frame: Path, number: int) -> NewFrame:
+    """A frame with its other samples, and their spread."""
+    others = frame.parent.glob(f"frame_{number:06d}_seed*.png")
+    samples = [file.name for file in sorted(others, key=lambda file: int(file.stem.rsplit("seed")[-1]))]
+    return NewFrame(frame.name, samples, f"spread_{number:06d}.png" if samples else None)

@@ -11,11 +11,11 @@ Flask does with six packages where gradio brings some forty, and nothing is load
 from __future__ import annotations
 
 from dnnlib.page.app import create_app
-from dnnlib.page.jobs import Cancelled, Event, Send
+from dnnlib.page.jobs import Cancelled, Made, NewFrame, Progress, Send
 from dnnlib.page.serving import serve, stop_signal
-from dnnlib.page.studio import Made, Opened, OpenedPath, Plan, Renderer, Studio, Upload
+from dnnlib.page.studio import OfferedPath, Opened, OpenedPath, Plan, Renderer, Studio, Upload
 
 __all__ = [
-    "Cancelled", "Event", "Made", "Opened", "OpenedPath", "Plan", "Renderer", "Send", "Studio", "Upload", "create_app",
-    "serve", "stop_signal",
+    "Cancelled", "Made", "NewFrame", "OfferedPath", "Opened", "OpenedPath", "Plan", "Progress", "Renderer", "Send",
+    "Studio", "Upload", "create_app", "serve", "stop_signal",
 ]  # fmt: skip

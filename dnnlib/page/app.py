@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
+from dnnlib.page.jobs import News
 from dnnlib.page.studio import Studio, Visit
 from dnnlib.util import UserError
 
@@ -250,7 +251,7 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is not a number")
 
 
-def _stream(news: Iterator[Mapping[str, Any] | None]) -> Iterator[str]:
+def _stream(all_news: Iterator[News | None]) -> Iterator[str]:
     """News as server-sent events; a line that says nothing where there are none, so that who has left is noticed."""
-    for event in news:
-        yield ": still there\n\n" if event is None else f"data: {json.dumps(event)}\n\n"
+    for news in all_news:
+        yield ": still there\n\n" if news is None else f"data: {json.dumps(asdict(news))}\n\n"

@@ -5,19 +5,77 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from dnnlib.util import UserError
 
-Event = Mapping[str, Any]
-Send = Callable[[Event], None]
-Work = Callable[[Send], Event]
-
 _GRACE_S = 30.0  # that a job goes on without a listener: a page that is loaded again comes back
 _PULSE_S = 1.0  # silence after which a listener is given None, by which the server finds out whether it is still there
-_PASSING = ("place", "progress")  # news that the next news of this kind outdates
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """`place` others are done first."""
+
+    place: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The share of the work that is done, 0 to 1, and a guess at the time that the rest takes."""
+
+    progress: float
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class NewFrame:
+    """Pictures that have just been made: names of files.
+
+    Attributes:
+        frame, samples: the first and all other answers for one camera; spread: how far they lie apart.
+    """
+
+    frame: str
+    samples: Sequence[str] = ()
+    spread: str | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a rendering ends with: `report`, a word on its frames, and the files to download."""
+
+    report: str = ""
+    files: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """All is made."""
+
+    done: Made
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Nothing more comes, because of what `error` says."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Nothing more comes, because nobody waits for it."""
+
+    cancelled: bool = True
+
+
+# The browser hears each as a JSON object of its fields, and knows it by the name of the first.
+News = Waiting | Progress | NewFrame | Done | Failed | Stopped
+Send = Callable[[Progress | NewFrame], None]
+Work = Callable[[Send], Made]
 
 
 class Cancelled(Exception):
@@ -25,14 +83,14 @@ class Cancelled(Exception):
 
 
 class Job:
-    """A piece of work in a `Worker`'s queue. Its news, in order, end with `done`, `error` or `cancelled`."""
+    """A piece of work in a `Worker`'s queue. Its news, in order, end with `Done`, `Failed` or `Stopped`."""
 
     def __init__(self, work: Work, changed: threading.Condition, grace_s: float) -> None:
         self.work = work
         self._changed = changed  # guards all that follows
         self._grace_s = grace_s
-        self._news: list[Event] = []
-        self._passing: Event | None = None
+        self._news: list[News] = []
+        self._passing: News | None = None  # which the next of its kind outdates
         self._ended = False
         self._cancelled = False
         self._listeners = 0
@@ -51,17 +109,17 @@ class Job:
         """The work ends when it next sends news."""
         self._cancelled = True
 
-    def tell(self, event: Event, last: bool = False) -> None:
+    def tell(self, news: News) -> None:
         with self._changed:
-            if any(kind in event for kind in _PASSING):
-                self._passing = event
+            if isinstance(news, Waiting | Progress):
+                self._passing = news
             else:
-                self._news.append(event)
-            if last:
+                self._news.append(news)
+            if isinstance(news, Done | Failed | Stopped):
                 self._passing, self._ended = None, True
             self._changed.notify_all()
 
-    def listen(self) -> Iterator[Event | None]:
+    def listen(self) -> Iterator[News | None]:
         """The news from the beginning, whoever has heard them already; None after every second of silence."""
         heard, passing = 0, None
         with self._changed:
@@ -118,7 +176,7 @@ class Worker:
         with self._changed:
             job = Job(work, self._changed, self._grace_s)
             if self._closed:
-                job.tell({"cancelled": True}, last=True)
+                job.tell(Stopped())
                 return job
             self._queue.append(job)
             self._tell_places()
@@ -131,12 +189,12 @@ class Worker:
             job.cancel()
             if job in self._queue[1:]:
                 self._queue.remove(job)
-                job.tell({"cancelled": True}, last=True)
+                job.tell(Stopped())
                 self._tell_places()
 
     def _tell_places(self) -> None:
         for place, job in enumerate(self._queue[1:], start=1):
-            job.tell({"place": place})
+            job.tell(Waiting(place))
 
     def _run(self) -> None:
         while True:
@@ -153,20 +211,21 @@ class Worker:
     def _do(self, job: Job) -> None:
         began = time.monotonic()
 
-        def send(event: Event) -> None:
+        def send(news: Progress | NewFrame) -> None:
             if job.unwanted:
                 raise Cancelled
-            if done := event.get("progress"):
-                event = {**event, "seconds_left": (time.monotonic() - began) * (1 - done) / done}
-            job.tell(event)
+            if isinstance(news, Progress) and news.progress:
+                rest = (1 - news.progress) / news.progress
+                news = replace(news, seconds_left=(time.monotonic() - began) * rest)
+            job.tell(news)
 
         try:
-            send({"progress": 0})
-            job.tell({"done": job.work(send)}, last=True)
+            send(Progress(0))
+            job.tell(Done(job.work(send)))
         except Cancelled:
-            job.tell({"cancelled": True}, last=True)
+            job.tell(Stopped())
         except UserError as error:
-            job.tell({"error": str(error)}, last=True)
+            job.tell(Failed(str(error)))
         except Exception:
             _log.exception("the page could not be served")
-            job.tell({"error": "this failed, for a reason that the terminal shows"}, last=True)
+            job.tell(Failed("this failed, for a reason that the terminal shows"))

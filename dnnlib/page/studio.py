@@ -10,11 +10,11 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from dnnlib.page.jobs import Event, Job, Send, Worker
+from dnnlib.page.jobs import Job, Made, Send, Worker
 from dnnlib.util import UserError, atomic_path
 
 _MOST = {
@@ -95,11 +95,11 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a rendering ends with: `report`, a word on its frames, and the files to download."""
+class OfferedPath:
+    """A camera path that has a name: how far it goes, in which unit."""
 
-    report: str = ""
-    files: Sequence[str] = ()
+    amount: float
+    unit: str
 
 
 class Renderer(Protocol):
@@ -110,8 +110,11 @@ class Renderer(Protocol):
     """
 
     @property
-    def paths(self) -> Mapping[str, Mapping[str, Any]]:
-        """The names of camera paths, each with how far it goes, `amount`, and in which `unit`."""
+    def paths(self) -> Mapping[str, OfferedPath]:
+        """Camera paths by name."""
+
+    def in_words_of_the_page(self, text: str) -> str:
+        """What an error or a note says, with the page's labels for what its author calls otherwise."""
 
     def open(self, upload: Upload) -> Opened:
         """Put what the page shows of a photograph, `photograph.jpg`, beside it."""
@@ -246,13 +249,13 @@ class Studio:
 
     @contextmanager
     def _kept(self, upload: Upload, folder: Path) -> Iterator[None]:
-        """The folder stays if the block ends well; what is said of errors names no file of the server."""
+        """The folder stays if the block ends well; what is said of errors is for the eye."""
         try:
             yield
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, UserError):
-                raise self._without_paths(error, upload) from None
+                raise UserError(self._for_the_eye(str(error), upload)) from None
             raise
 
     def _add(self, visit: Visit, kept: dict[str, tuple[Upload, _T]], kind: str, number: str, new: Any) -> None:
@@ -273,7 +276,8 @@ class Studio:
     def plan(self, visit: Visit, request: Mapping[str, Any]) -> Plan:
         """The cameras of a request."""
         upload, path = self._named(visit, request)
-        return self._said(upload, path, lambda: self.renderer.plan(upload, path, request))
+        plan = self._said(upload, path, lambda: self.renderer.plan(upload, path, request))
+        return replace(plan, notes=[self._for_the_eye(note, upload, path) for note in plan.notes])
 
     def render(self, visit: Visit, request: Mapping[str, Any]) -> str:
         """Begin to render; the name of the result. What else the visitor asked for and is not done yet is cancelled."""
@@ -283,8 +287,8 @@ class Studio:
         number = _new_name()
         folder = _new_folder(visit.folder, number)
 
-        def work(send: Send) -> Event:
-            return asdict(self._said(upload, path, lambda: self.renderer.render(upload, path, request, folder, send)))
+        def work(send: Send) -> Made:
+            return self._said(upload, path, lambda: self.renderer.render(upload, path, request, folder, send))
 
         with self._lock:
             for other in (*visit.results.values(), *visit.previews.values()):
@@ -313,20 +317,20 @@ class Studio:
         return target
 
     def _said(self, upload: Upload, path: Upload | None, function: Callable[[], _T]) -> _T:
-        """The function's value; what is said of errors names no file of the server."""
+        """The function's value; what is said of errors is for the eye."""
         try:
             return function()
         except FileNotFoundError:
             raise UserError(_GONE) from None
         except UserError as error:
-            raise self._without_paths(error, *(one for one in (path, upload) if one is not None)) from None
+            raise UserError(self._for_the_eye(str(error), upload, path)) from None
 
-    def _without_paths(self, error: UserError, *uploads: Upload) -> UserError:
-        """The error with the visitor's names for the files of the server."""
-        text = str(error)
-        for upload in uploads:
+    def _for_the_eye(self, text: str, *uploads: Upload | None) -> str:
+        """An error or a note in words of the page, with the visitor's names for the files of the server."""
+        for upload in filter(None, uploads):
             text = text.replace(f"{upload.file}/", "").replace(str(upload.file), upload.name)
-        return UserError(re.sub(rf"{re.escape(str(self.folder))}/(([\w.-]+/)*)", "", text))
+        text = re.sub(rf"{re.escape(str(self.folder))}/(([\w.-]+/)*)", "", text)
+        return self.renderer.in_words_of_the_page(text)
 
 
 def _find(kept: Mapping[str, tuple[Upload, _T]], number: object, gone: str) -> tuple[Upload, _T]:

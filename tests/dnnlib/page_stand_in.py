@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib import UserError
-from dnnlib.page import Made, Opened, OpenedPath, Plan, Send, Studio, Upload, create_app
+from dnnlib.page import (
+    Made,
+    NewFrame,
+    OfferedPath,
+    Opened,
+    OpenedPath,
+    Plan,
+    Progress,
+    Send,
+    Studio,
+    Upload,
+    create_app,
+)  # fmt: skip
 
 TOKEN = "word-of-this-run"
 
@@ -17,13 +29,13 @@ TOKEN = "word-of-this-run"
 class StandIn:
     """Photographs are any bytes but `broken` and `crash`; a request says how its rendering ends."""
 
-    paths: Mapping[str, Mapping[str, Any]] = {
-        "pan": {"amount": 15, "unit": "degrees"},
-        "dolly": {"amount": 1, "unit": "units"},
-    }
+    paths: Mapping[str, OfferedPath] = {"pan": OfferedPath(15, "degrees"), "dolly": OfferedPath(1, "units")}
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
+
+    def in_words_of_the_page(self, text: str) -> str:
+        return text.replace("`frames`", "Frames")
 
     def open(self, upload: Upload) -> Opened:
         content = upload.file.read_bytes()
@@ -42,18 +54,19 @@ class StandIn:
         return OpenedPath("files", len(files), False)
 
     def plan(self, upload: Upload, path: Upload | None, request: Mapping[str, Any]) -> Plan:
-        return Plan(58.0, path.name if path else "default", (0.5, 0.5), [[1.0] * 16] * request["frames"])
+        notes = [f"{path.file}: `frames` says how many"] if path else []
+        return Plan(58.0, path.name if path else "default", (0.5, 0.5), [[1.0] * 16] * request["frames"], notes)
 
     def render(self, upload: Upload, path: Upload | None, request: Mapping[str, Any], folder: Path, send: Send) -> Made:
         if request.get("frames") == 0:
-            raise UserError(f"{folder}/path.txt: 0 frames")
+            raise UserError(f"{folder}/path.txt: `frames` is 0")
         if "crash" in request:
             raise RuntimeError("secret")
-        send({"progress": 0.5})
+        send(Progress(0.5))
         while request.get("wait") and not self.go_on.wait(0.01):
-            send({"progress": 0.5})
+            send(Progress(0.5))
         (folder / "frame.png").write_bytes(upload.file.read_bytes())
-        send({"frame": "frame.png"})
+        send(NewFrame("frame.png"))
         return Made()
 
 

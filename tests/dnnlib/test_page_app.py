@@ -50,7 +50,7 @@ def test_a_photograph_goes_in_and_news_come_out(web: Any) -> None:
     assert web.get(f"{visitor.base}/photographs/{visitor.answer['photograph']}").get_json() == visitor.answer
     result = visitor.render()
     lasting = visitor.news(result)
-    assert lasting == [{"frame": "frame.png"}, {"done": {"report": "", "files": []}}]
+    assert lasting == [{"frame": "frame.png", "samples": [], "spread": None}, {"done": {"report": "", "files": []}}]
     assert visitor.news(result) == lasting  # whoever comes later hears them, too
     with web.get(f"{visitor.base}/files/{result}/frame.png") as answer:
         assert (answer.get_data(), answer.mimetype) == (b"pixels", "image/png")
@@ -68,6 +68,13 @@ def test_paths_are_told_in_their_order(web: Any) -> None:
 def bring_path(visitor: Visitor, *files: tuple[str, bytes]) -> Any:
     data = {"file": [(io.BytesIO(content), name) for name, content in files]}
     return visitor.web.post(f"{visitor.base}/path-files", data=data, content_type="multipart/form-data")
+
+
+def test_notes_are_said_as_errors_are(web: Any) -> None:
+    visitor = Visitor(web)
+    path = bring_path(visitor, ("walk.txt", b"1")).get_json()["path_file"]
+    body = {"photograph": visitor.answer["photograph"], "path_file": path, "frames": 1}
+    assert web.post(f"{visitor.base}/plans", json=body).get_json()["notes"] == ["walk.txt: Frames says how many"]
 
 
 def test_the_files_of_a_path_are_kept_until_others_come(web: Any) -> None:
@@ -112,7 +119,7 @@ def test_errors_are_said_without_paths_of_the_server(
     visitor = Visitor(web)
     answer = visitor.bring("my photo.jpg", b"broken")
     assert (answer.status_code, answer.get_json()) == (400, {"error": "my photo.jpg is not a whole image"})
-    assert visitor.news(visitor.render(frames=0)) == [{"error": "path.txt: 0 frames"}]
+    assert visitor.news(visitor.render(frames=0)) == [{"error": "path.txt: Frames is 0"}]
     assert visitor.news(visitor.render(crash=True)) == [{"error": "this failed, for a reason that the terminal shows"}]
     assert "secret" in caplog.text
     answer = visitor.bring("my photo.jpg", b"crash")

@@ -13,6 +13,7 @@ import pytest
 
 from dnnlib import UserError
 from dnnlib.page import studio as studio_module
+from dnnlib.page.jobs import Done, Progress, Stopped, Waiting
 from tests.dnnlib.page_stand_in import client
 
 pytest.importorskip("flask")
@@ -70,13 +71,13 @@ def test_one_waits_for_the_other_and_is_told_its_place(tmp_path: Path) -> None:
         visits = [studio.visit(studio.new_visit()) for _ in range(3)]
         asked = [studio.render(visit, {"photograph": bring(studio, visit), "wait": True}) for visit in visits]
         last = visits[2].results[asked[2]].job.listen()
-        assert next(last) == {"place": 2}
+        assert next(last) == Waiting(2)
         studio.cancel(visits[1], asked[1])
-        assert next(last) == {"place": 1}
-        assert list(visits[1].results[asked[1]].job.listen()) == [{"cancelled": True}]
+        assert next(last) == Waiting(1)
+        assert list(visits[1].results[asked[1]].job.listen()) == [Stopped()]
         studio.cancel(visits[0], asked[0])
-        assert "progress" in next(last)
-        assert list(visits[0].results[asked[0]].job.listen()) == [{"cancelled": True}]
+        assert isinstance(next(last), Progress)
+        assert list(visits[0].results[asked[0]].job.listen()) == [Stopped()]
 
 
 def test_progress_tells_the_time_that_is_left(tmp_path: Path) -> None:
@@ -85,7 +86,9 @@ def test_progress_tells_the_time_that_is_left(tmp_path: Path) -> None:
         began = time.monotonic()
         name = studio.render(visit, {"photograph": bring(studio, visit), "wait": True})
         news = itertools.islice(visit.results[name].job.listen(), 10_000)  # half is done: as long again
-        left = next(event["seconds_left"] for event in news if event and event.get("seconds_left", 0) > 0.1)
+        left = next(
+            event.seconds_left for event in news if isinstance(event, Progress) and (event.seconds_left or 0) > 0.1
+        )
         assert left <= time.monotonic() - began
 
 
@@ -95,8 +98,8 @@ def test_a_new_request_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None
         photograph = bring(studio, visit)
         first = studio.render(visit, {"photograph": photograph, "wait": True})
         second = studio.render(visit, {"photograph": photograph, "preview": True})
-        assert list(visit.results[first].job.listen())[-1] == {"cancelled": True}
-        assert "done" in list(visit.previews[second].job.listen())[-1]
+        assert list(visit.results[first].job.listen())[-1] == Stopped()
+        assert isinstance(list(visit.previews[second].job.listen())[-1], Done)
 
 
 def test_old_results_go(tmp_path: Path) -> None:
@@ -140,5 +143,5 @@ def test_the_end_waits_for_the_thread(tmp_path: Path) -> None:
         assert job.ended
         assert set(threading.enumerate()) <= before
         late = studio.render(visit, {"photograph": photograph})
-        assert list(visit.results[late].job.listen()) == [{"cancelled": True}]
+        assert list(visit.results[late].job.listen()) == [Stopped()]
         studio.__exit__()

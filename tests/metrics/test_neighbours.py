@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from datasets.synthetic import SyntheticClip
@@ -52,4 +55,19 @@ def test_nothing_to_compare() -> None:
     report.add(grey.image, camera)
     assert str(report) == "one frame: no neighbours to compare"
     report.add(grey.image, camera)
-    assert str(report) == "neighbours: too few matches to tell TSED (1 pair)"
+    untold = "neighbouring frames have too few matches to tell whether they fit the camera's way (1 pair)"
+    assert str(report) == untold
+
+
+@pytest.mark.parametrize(
+    ("distances", "psnrs", "said"),
+    [
+        ([0.5, 3.0], [], "1 of 2 pairs of neighbouring frames fit the camera's way (TSED 0.50)"),
+        ([0.5, math.inf, math.inf], [], "1 of 1 pairs of neighbouring frames fit the camera's way (TSED 1.00); 2 more "
+         "have too few matches to tell"),
+        ([math.inf] * 2, [30.04], "neighbouring frames have too few matches to tell whether they fit the camera's way "
+         "(2 pairs); where it only turns they agree to 30.0 dB (PSNR)"),
+    ],
+)  # fmt: skip
+def test_the_report_is_a_sentence_with_the_numbers(distances: list[float], psnrs: list[float], said: str) -> None:
+    assert str(NeighbourReport(_distances=distances, _psnrs=psnrs)) == said

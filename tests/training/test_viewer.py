@@ -19,7 +19,8 @@ from datasets.trajectories import Move, named_path
 from datasets.trajectory_files import write_trajectory
 from datasets.user_image import Photograph, read_photograph
 from dnnlib import UserError, imaging
-from dnnlib.page import Made, Opened, OpenedPath, Upload
+from dnnlib.page import Made, NewFrame, Opened, OpenedPath, Plan, Progress, Studio, Upload
+from dnnlib.page.studio import Visit
 from metrics.neighbours import NeighbourReport
 from tests.datasets.colmap_models import write_binary_model, write_text_model
 from tests.golden import tiny_network
@@ -48,14 +49,23 @@ def upload(tmp_path: Path) -> Upload:
     return Upload("my photo.png", tmp_path / "original")
 
 
-def render(renderer: PageRenderer, upload: Upload, folder: Path, **request: Any) -> tuple[list[Mapping], Made]:
+def render(renderer: PageRenderer, upload: Upload, folder: Path, **request: Any) -> tuple[list, Made]:
     folder.mkdir(exist_ok=True)
-    news: list[Mapping] = []
+    news: list[Progress | NewFrame] = []
     return news, renderer.render(upload, None, request, folder, news.append)
 
 
+def planned(renderer: PageRenderer, upload: Upload, request: Mapping[str, Any], path: Upload | None = None) -> Plan:
+    """As the page is answered, in its words; what is brought has the number 1."""
+    visit = Visit(upload.file.parent)
+    visit.photographs["1"] = upload, Opened(30, 20, 58.0, "default")
+    if path is not None:
+        visit.path_files["1"] = path, OpenedPath("", 1, False)
+    return Studio(visit.folder, renderer).plan(visit, {"photograph": "1", **request})
+
+
 def plan(renderer: PageRenderer, upload: Upload, request: Mapping[str, Any], path: Upload | None = None) -> list:
-    return renderer.plan(upload, path, request).cameras
+    return planned(renderer, upload, request, path).cameras
 
 
 def test_opening_tells_lens_and_size_and_leaves_a_picture_to_show(renderer: PageRenderer, upload: Upload) -> None:
@@ -110,17 +120,17 @@ def test_a_draft_has_the_camera_of_the_picture_it_announces(
     monkeypatch.setattr(NovelViewSampler, "__call__", watch)
     wish = {"move": {"pan_deg": 7, "forward": 0.5, "zoom": 1.2}, "fov": 50, "scene_scale": 2}
     assert render(renderer, upload, tmp_path / "draft", **wish, preview=True) == (
-        [{"frame": "frame_000000.png"}],
+        [NewFrame("frame_000000.png")],
         Made(),
     )
     render(renderer, upload, tmp_path / "view", **wish)
     draft, view = cameras
     assert torch.equal(draft.intrinsics, view.intrinsics)
     assert torch.equal(draft.extrinsics, view.extrinsics)
-    (planned,) = plan(renderer, upload, wish)
+    (camera,) = plan(renderer, upload, wish)
     square = view.crop_center()
-    assert planned[:4] == pytest.approx((square.focal_and_center / square.width).tolist())
-    assert planned[4:] == pytest.approx(view.extrinsics.flatten().tolist())
+    assert camera[:4] == pytest.approx((square.focal_and_center / square.width).tolist())
+    assert camera[4:] == pytest.approx(view.extrinsics.flatten().tolist())
 
 
 def test_key_frames_are_a_path_of_moves(renderer: PageRenderer, upload: Upload) -> None:
@@ -143,13 +153,11 @@ def test_samples_and_their_spread_are_told_with_each_frame(
     renderer: PageRenderer, upload: Upload, tmp_path: Path
 ) -> None:
     news, end = render(renderer, upload, tmp_path / "path", path="pan", frames=2, samples=2, seed=5)
-    frames = [event for event in news if "frame" in event]
-    assert frames[1] == {
-        "frame": "frame_000001.png", "samples": ["frame_000001_seed6.png"], "spread": "spread_000001.png"
-    }  # fmt: skip
-    assert [event["progress"] for event in news if "progress" in event][-1] == 1
+    frames = [event for event in news if isinstance(event, NewFrame)]
+    assert frames[1] == NewFrame("frame_000001.png", ["frame_000001_seed6.png"], "spread_000001.png")
+    assert [event.progress for event in news if isinstance(event, Progress)][-1] == 1
     assert "trajectory.json" in end.files
-    assert "TSED" in end.report
+    assert "too few matches to tell whether they fit" in end.report
     assert json.loads((tmp_path / "path" / "trajectory.json").read_text())["photograph"]["name"] == "my photo.png"
 
 
@@ -176,7 +184,7 @@ def test_what_is_left_out_of_a_file_is_told_in_words_of_the_page(
     renderer: PageRenderer, upload: Upload, tmp_path: Path
 ) -> None:
     write_text_model(tmp_path, "RADIAL 30 20 25 12 10 0.1 0", "1 1 0 0 0 0 0 0 1 a.png\n\n")
-    notes = renderer.plan(upload, Upload("model", tmp_path), {"path_file": "1", "fov": 50}).notes
+    notes = planned(renderer, upload, {"path_file": "1", "fov": 50}, Upload("model", tmp_path)).notes
     assert notes[0].startswith("lens distortion is left out (RADIAL")
     assert notes[1] == "the principal point is off the middle, which is left out: the lens is told by Field of view"
 
@@ -272,7 +280,7 @@ def test_what_cannot_be_meant_is_one_line_without_flags_and_files_of_the_server(
     renderer: PageRenderer, upload: Upload, poses: Upload, tmp_path: Path, wish: dict
 ) -> None:
     with pytest.raises(UserError) as caught:
-        renderer.plan(upload, poses, wish)
+        plan(renderer, upload, wish, poses)
     text = str(caught.value)
     assert "--" not in text
     assert "`" not in text

@@ -219,7 +219,7 @@ function hear(result, cameras) {
 function busy({place, progress = 0, seconds_left}) {
   $("busy").className = "";
   $("progress").value = progress;
-  const left = seconds_left === undefined ? "" : `${time(seconds_left)} left`;
+  const left = seconds_left > 0 ? `${time(seconds_left)} left` : "";
   $("left").textContent = place ? `waiting, place ${place} in the queue` : left;
   say(place ? "Waiting for its turn …" : "Making it …");
 }

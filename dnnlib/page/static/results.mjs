@@ -25,7 +25,7 @@ export class Results {
   }
 
   add(event) {
-    this.frames.push([event.frame, ...(event.samples ?? []), ...(event.spread ? [event.spread] : [])]);
+    this.frames.push([event.frame, ...event.samples, ...(event.spread ? [event.spread] : [])]);
     this.chips(this.frames[0].length, Boolean(event.spread));
     return this.look(this.frames.length - 1);
   }
