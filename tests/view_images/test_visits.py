@@ -192,6 +192,26 @@ def test_on_a_phone_the_view_stays_beside_what_moves_it(phone: Any) -> None:
     assert phone.execute_script("return document.documentElement.scrollWidth") == 390
 
 
+WRAPPED = """
+return [...document.querySelectorAll("h1, button, summary, a")].filter(element => {
+  if (!element.checkVisibility() || element.id === "drop") return false;
+  const range = document.createRange();
+  range.selectNodeContents(element);
+  return new Set([...range.getClientRects()].map(line => Math.round(line.top / 8))).size > 1;
+}).map(element => element.outerHTML);
+"""
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_on_a_phone_no_label_is_broken_into_lines(phone: Any, width: int) -> None:
+    set_value(phone, "samples", 2)
+    until(lambda: done(phone))
+    metrics = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": True}
+    phone.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    assert phone.execute_script(WRAPPED) == []
+    assert phone.execute_script("return document.documentElement.scrollWidth") == width
+
+
 CONTRASTS = """
 const channel = value => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
 const parse = text => {
