@@ -167,7 +167,7 @@ def _recall(path: str, photograph: Photograph) -> PathPlan | None:
             x, y = map(float, crop)
             photograph = photograph.cropped((x, y))
         cameras = recall_path(document, photograph.start)
-    except (ValueError, TypeError, LookupError, RuntimeError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{path}: damaged ({error})") from None
     return None if cameras is None else PathPlan(photograph, cameras)
 

@@ -14,6 +14,7 @@ from torch_utils.cameras import Camera, intrinsics_matrix
 # Of the coefficients of a lens. Frames of a lens that bends more have to be undistorted: straight lines are off by
 # pixels.
 MAX_DISTORTION = 0.01
+_MOST_SIDE = 1 << 24  # pixels
 
 
 class Model(NamedTuple):
@@ -75,8 +76,8 @@ class Lens:
         numbers = (self.fx, self.fy, self.cx, self.cy)
         if not (all(map(math.isfinite, numbers)) and self.fx > 0 and self.fy > 0):
             raise ValueError("a lens of {:g} {:g} {:g} {:g}: focal lengths must be positive".format(*numbers))
-        if self.size is not None and not all(0 < side < math.inf for side in self.size):
-            raise ValueError("a picture of {:g}x{:g} pixels; its sides must be positive".format(*self.size))
+        if self.size is not None and not all(0 < side <= _MOST_SIDE for side in self.size):
+            raise ValueError("a picture of {:g}x{:g} pixels, which there is not".format(*self.size))
         half_deg = math.degrees(max(self.cx / self.fx, self.cy / self.fy)) if self.fisheye else 0.0
         if half_deg >= 90:
             raise ValueError(

@@ -16,6 +16,7 @@ from datasets.camera_files.poses import OPENGL_C2W, PosedFrame, check_pose
 from dnnlib.util import natural_key
 from torch_utils.cameras import Camera, intrinsics_matrix
 
+_SOME_HEIGHT = 1080  # pixels of a picture whose proportions alone are told
 SizeOf = Callable[[str], tuple[int, int] | None]  # of the picture of a name, where there is one
 
 
@@ -74,6 +75,8 @@ def recall_path(document: Mapping[str, Any], camera: Camera) -> list[Camera] | N
         return None
     for number, row in enumerate(rows[1:]):
         check_pose(row[4:].reshape(3, 4), f"camera {number}")
+        fx, fy, cx, cy = row[:4].tolist()
+        Lens(fx, fy, cx, cy, (camera.width, camera.height))
     return [
         replace(camera, intrinsics=intrinsics_matrix(*row[:4]), extrinsics=row[4:].reshape(3, 4)) for row in rows[1:]
     ]
@@ -93,7 +96,7 @@ def read_camera_path(document: Mapping[str, Any]) -> list[PosedFrame]:
         place = f"frame {number}"
         try:
             matrix = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(-1, 4)
-            height = float(document.get("render_height", 1))
+            height = float(document.get("render_height", _SOME_HEIGHT))
             width = float(document.get("render_width", height * float(frame.get("aspect", 1))))
             focal = height / 2 / math.tan(math.radians(float(frame["fov"])) / 2)
             lens = Lens(focal, focal, width / 2, height / 2, (width, height))

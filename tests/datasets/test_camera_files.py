@@ -58,7 +58,7 @@ def test_every_model_of_colmap_by_its_own_order_of_numbers(name: str, binary: bo
         ("RADIAL 640 480 500 320 240 0.1", "4 numbers for RADIAL, which has 5"),
         ("SIMPLE_FISHEYE 640 480 200 320 240", "SIMPLE_FISHEYE sees 92 degrees aside, which no pinhole does"),
         ("PINHOLE 640 480 nan 500 320 240", "focal lengths must be positive"),
-        ("PINHOLE 0 480 500 500 320 240", "sides must be positive"),
+        ("PINHOLE 0 480 500 500 320 240", "0x480 pixels, which there is not"),
     ],
 )
 def test_lenses_that_no_pinhole_is_are_refused_by_name(lens: str, message: str, tmp_path: Path) -> None:
@@ -179,6 +179,18 @@ def test_a_path_of_the_nerfstudio_viewer(tmp_path: Path) -> None:
         file.write_text(json.dumps({**path, "camera_type": kind}))
         with pytest.raises(UserError, match=message):
             read_trajectory(file, LIKE)
+
+
+def test_a_path_of_the_viewer_without_a_size_or_with_one_that_no_picture_has(tmp_path: Path) -> None:
+    frame = {"camera_to_world": np.eye(4).tolist(), "fov": 90, "aspect": 0.4}
+    file = tmp_path / "camera_path.json"
+    file.write_text(json.dumps({"camera_path": [frame]}))
+    (camera,) = read_trajectory(file, LIKE)
+    assert camera.width / camera.height == pytest.approx(0.4, abs=1e-3)
+    assert float(camera.focal_and_center[1]) == pytest.approx(camera.height / 2)
+    file.write_text(json.dumps({"camera_path": [frame], "render_height": 10**19}))
+    with pytest.raises(UserError, match=r"frame 0: a picture of 4e\+18x1e\+19 pixels"):
+        read_trajectory(file, LIKE)
 
 
 def test_tum_poses(tmp_path: Path) -> None:

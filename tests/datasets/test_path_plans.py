@@ -236,3 +236,16 @@ def test_a_convention_said_of_a_named_path_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (61, 43)).save(tmp_path / "photo.png")
     with pytest.raises(UserError, match="opengl is said of a file of plain matrices, but orbit is a named path"):
         plan_path(read_photograph(tmp_path / "photo.png"), "orbit", convention="opengl")
+
+
+@pytest.mark.parametrize("damage", ["center", "focal length", "no number"])
+def test_a_damaged_path_that_is_given_back_is_one_line(damage: str, photo: Path, tmp_path: Path) -> None:
+    photograph = read_photograph(photo)
+    lens, exact = photograph.record(), exact_path(photograph.start, [photograph.start] * 2)
+    if damage == "center":
+        lens["center"] = [math.inf, 32]
+    else:
+        exact["cameras"][1][0] = -1.0 if damage == "focal length" else math.nan
+    (tmp_path / "trajectory.json").write_text(json.dumps({"photograph": lens, "exact": exact}))
+    with pytest.raises(UserError, match=r"trajectory.json: damaged \("):
+        plan_path(photograph, str(tmp_path / "trajectory.json"))

@@ -26,6 +26,7 @@ import torch
 
 from dnnlib.imaging import read_image, save_png
 from dnnlib.util import UserError
+from tests.datasets.colmap_models import write_binary_model
 from tests.golden import DATA, TINY
 
 MOST_S = 5.0
@@ -103,7 +104,7 @@ class Originals(dict[str, tuple[Path, str, Reader]]):
 def write_originals(folder: Path) -> Originals:
     """One of every file that is read."""
     found = Originals(folder)
-    for write in (_write_training, _write_clips, _write_cameras, _write_pictures, _write_results):
+    for write in (_write_training, _write_clips, _write_cameras, _write_paths, _write_pictures, _write_results):
         write(found)
     return found
 
@@ -158,8 +159,43 @@ def _write_cameras(found: Originals) -> None:
         write_trajectory(place if kind == "colmap" else place / file, [camera] * 3, kind)
     place = found.add("lenses", "cameras.txt", lambda copy: read_trajectory(copy / "images.txt", camera))
     write_trajectory(place, [camera] * 3, "colmap")
+    place = found.add("binary model", "*s.bin", lambda copy: read_trajectory(copy, camera))
+    write_binary_model(place, "PINHOLE 64 48 60 60 32 24", ["a.png", "b.png"])
+    for name, kind in (("text", "colmap"), ("binary", "binary model")):
+        place = found.add(f"archive, {name}", "model.zip", lambda copy: read_trajectory(copy / "model.zip", camera))
+        shutil.make_archive(str(place / "model"), "zip", found.folder / kind)
     place = found.add("array", "m.npy", lambda copy: read_trajectory(copy / "m.npy", camera, "opencv", "w2c"))
     np.save(place / "m.npy", np.tile(np.eye(4), (3, 1, 1)))
+
+
+def _write_paths(found: Originals) -> None:
+    """Files that are only read as paths before a photograph."""
+    from datasets.camera_files.nerfstudio import exact_path
+    from datasets.path_plans import describe_file, plan_path
+    from datasets.trajectory_files import write_trajectory
+    from datasets.user_image import Photograph
+    from torch_utils.cameras import Camera, View
+
+    camera = Camera.from_fov(64, 48, 60)
+    view = View(torch.zeros(3, camera.height, camera.width, dtype=torch.uint8), camera)
+    photograph = Photograph("photograph", view, 60.0, "default")
+
+    def read(file: Path) -> None:
+        describe_file(file)
+        plan_path(photograph, str(file), 3)
+
+    identity = np.eye(4).tolist()
+    frames = [{"camera_to_world": identity, "fov": 50, "aspect": 1.5}] * 2
+    for name, file, content in (
+        ("key frames", "keys.json", json.dumps({"key_frames": [{"pan": 9, "truck": 1}, {"zoom": 2, "time": 3}]})),
+        ("TUM", "tum.txt", "# time x y z qx qy qz qw\n0 0 0 0 0 0 0 1\n1 1 0 0 0 0 0 1\n"),
+        ("camera path", "camera_path.json", json.dumps({"camera_path": frames, "render_height": 48})),
+    ):
+        place = found.add(name, file, lambda copy, file=file: read(copy / file))
+        (place / file).write_text(content)
+    place = found.add("given back", "trajectory.json", lambda copy: read(copy / "trajectory.json"))
+    more = {"photograph": photograph.record(), "exact": exact_path(camera, [camera] * 3)}
+    write_trajectory(place / "trajectory.json", [camera] * 3, extra=more)
 
 
 def _write_pictures(found: Originals) -> None:
