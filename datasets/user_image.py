@@ -138,7 +138,7 @@ def read_photograph(
     image = rearrange(torch.from_numpy(read_image(file)), "h w c -> c h w")
     height, width = image.shape[1:]
     if min(width, height) < _SMALLEST_SIDE:
-        raise UserError(f"{name} is {width}x{height} pixels; a photograph needs {_SMALLEST_SIDE} or more a side")
+        raise UserError(f"{file} is {width}x{height} pixels; a photograph needs {_SMALLEST_SIDE} or more a side")
     fov_from = "given"
     if fov_deg is None:
         fov_deg, fov_from = exif_fov_deg(file, width, height), "EXIF"
@@ -166,9 +166,12 @@ def photograph_files(paths: Sequence[str | PathLike]) -> dict[str, Path]:
     """
     files = [file for path in map(Path, paths) for file in (image_files(path) if path.is_dir() else [path])]
     stems = [safe_name(file.stem) for file in files]
-    named = {
-        stem if stems.count(stem) == 1 else safe_name(file.name): file for stem, file in zip(stems, files, strict=True)
-    }
-    if len(named) < len(files):
-        raise UserError("two of the photographs have the same name; rename one, or give one at a time")
+    named: dict[str, Path] = {}
+    for stem, file in zip(stems, files, strict=True):
+        name = stem if stems.count(stem) == 1 else safe_name(file.name)
+        if name in named:
+            raise UserError(
+                f"two of the photographs are called {name}: {named[name]} and {file}; rename one, or give one at a time"
+            )
+        named[name] = file
     return named

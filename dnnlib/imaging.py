@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from dnnlib.util import UserError, atomic_path, check_regular
@@ -43,9 +43,9 @@ def open_image(
     Raises UserError where the file is missing, no such picture, damaged, or has more than `MOST_PIXELS`.
     """
     name = getattr(source, "name", "the picture") if hasattr(source, "read") else os.fspath(source)
+    if not hasattr(source, "read") and not Path(source).is_dir():
+        check_regular(source)
     try:
-        if not hasattr(source, "read") and not Path(source).is_dir():
-            check_regular(source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pictures, which are refused below where they are too odd
             image = Image.open(source, formats=tuple(formats or picture_formats()))
@@ -77,6 +77,8 @@ def open_image(
         if _is_heif(source) and "HEIF" not in picture_formats():
             raise UserError(f"{name} is HEIC, which needs a package to be read: pip install pillow-heif") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it is none of {', '.join(formats or picture_formats())}"
         raise UserError(f"{name} is not a whole image ({reason}); replace or remove it") from None
 
 
@@ -258,4 +260,11 @@ def _fit(image: Image.Image, width: int, height: int) -> Image.Image:
     factor = min(width // image.width, height // image.height)
     if factor >= 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    return ImageOps.contain(image, (width, height), Image.Resampling.LANCZOS)
+    return fit_within(image, width, height)
+
+
+def fit_within(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The image antialiased to the largest size within width x height, each side a pixel at least."""
+    scale = min(width / image.width, height / image.height)
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    return image.resize(size, Image.Resampling.LANCZOS)

@@ -16,14 +16,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from datasets.camera_files.nerfstudio import exact_path
 from datasets.path_config import ViewPath
 from datasets.trajectories import check_frames
 from datasets.trajectory_files import write_trajectory
 from datasets.user_image import Photograph
-from dnnlib.imaging import contact_sheet, read_image, save_png
+from dnnlib.imaging import contact_sheet, fit_within, read_image, save_png
 from dnnlib.locks import sole_user
 from dnnlib.settings import plain
 from dnnlib.text_files import read_json
@@ -323,7 +323,7 @@ def spread_map(samples: torch.Tensor) -> np.ndarray:
 def photograph_with_crop(photograph: Photograph, width: int, height: int) -> np.ndarray:
     """The photograph, as large as fits a cell, with the square that the networks see outlined: [H, W, 3]."""
     view = photograph.view
-    image = ImageOps.contain(Image.fromarray(_pixels(view.image)), (width, height), Image.Resampling.LANCZOS)
+    image = fit_within(Image.fromarray(_pixels(view.image)), width, height)
     scale = image.width / view.camera.width
     outline = [tuple(round(scale * value) for value in corner) for corner in photograph.outline]
     inside = [(min(max(x, 1), image.width - 2), min(max(y, 1), image.height - 2)) for x, y in outline]

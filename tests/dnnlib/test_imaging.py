@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import warnings
@@ -117,6 +118,22 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.png"):
         with pytest.raises(UserError, match=f"cannot read the image {path}: "):
             read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("text.jpg", "is not a whole image (it is none of PNG, JPEG, "),
+        ("pipe.png", "is a device, a pipe or the like, where a file is expected"),
+    ],
+)
+def test_what_is_wrong_with_a_file_names_it_once(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("hello")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError) as error:
+        read_image(tmp_path / name)
+    assert str(error.value).startswith(f"{tmp_path / name} {said}")
+    assert str(error.value).count(name) == 1
 
 
 def test_a_picture_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +338,13 @@ def test_contact_sheet_makes_room_for_long_titles_and_labels() -> None:
     assert size("a title far wider than its column is", "b")[0] > width
     assert size("a", "a label far longer than the other one")[0] > width
     assert size("a", "b\n" * 12)[1] > height
+
+
+def test_contact_sheet_has_room_for_a_thread() -> None:
+    """What is thousands of times as wide as high is a pixel high there."""
+    thread = np.zeros((8, 20000, 3), np.uint8)
+    sheet = np.asarray(contact_sheet([[thread]], ["thread"], [""], cell=128))
+    assert ((sheet == 0).all(axis=-1).sum(axis=1) == 128).any()
 
 
 def test_contact_sheet_refuses_a_ragged_grid() -> None:

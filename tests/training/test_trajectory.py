@@ -29,7 +29,14 @@ from training.guidance import view_denoiser
 from training.path_config import RenderConfig
 from training.precond import NVPrecond
 from training.sampling_config import SamplingConfig
-from training.trajectory import PathFolder, PathRenderer, evaluations, spread_map, watch_evaluations
+from training.trajectory import (
+    PathFolder,
+    PathRenderer,
+    evaluations,
+    photograph_with_crop,
+    spread_map,
+    watch_evaluations,
+)  # fmt: skip
 
 RESOLUTION = 16
 
@@ -229,6 +236,12 @@ def test_the_homography_shows_the_photograph_where_it_is_seen(
     assert 0.3 < (turned[..., 3] == 255).mean() < 0.8
     assert not turned[turned[..., 3] == 0].any()
     assert (turned[:, -4:, 3] == 0).all()  # to the right of the photograph
+
+
+def test_a_photograph_like_a_thread_has_a_place_in_the_sheet() -> None:
+    camera = Camera.from_fov(58, 20000, 8)
+    view = View(torch.zeros(3, 8, 20000, dtype=torch.uint8), camera)
+    assert photograph_with_crop(Photograph("", view, 58, "given"), 256, 128).shape == (1, 256, 3)
 
 
 def test_the_spread_is_the_standard_deviation() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import threading
@@ -72,6 +73,15 @@ def test_opening_tells_lens_and_size_and_leaves_a_picture_to_show(renderer: Page
     assert renderer.open(upload) == Opened(30, 20, 58.0, "default")
     with Image.open(upload.file.with_name("photograph.jpg")) as image:
         assert (image.format, image.size) == ("JPEG", (30, 20))
+
+
+def test_what_is_no_photograph_is_said_by_the_name_that_the_visitor_knows(
+    renderer: PageRenderer, upload: Upload
+) -> None:
+    Image.new("RGB", (1, 48)).save(upload.file, "PNG")
+    studio, visit = Studio(upload.file.parent, renderer), Visit(upload.file.parent)
+    with pytest.raises(UserError, match=r"^thin\.png is 1x48 pixels"):
+        studio.add_photograph(visit, "thin.png", io.BytesIO(upload.file.read_bytes()))
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(
