@@ -110,7 +110,7 @@ def _inception(device: torch.device, weights: str | None) -> tuple[DetectorInfo,
         )
     try:
         with warnings.catch_warnings():  # it is deprecated, but the published file has this format and no other
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message=r"`torch\.jit\.load`")
             model = torch.jit.load(str(path), map_location=device).eval()
     except RuntimeError:
         raise UserError(f"{path} is no TorchScript file; remove it and try again") from None

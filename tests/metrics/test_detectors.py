@@ -26,14 +26,18 @@ def load(name: str, weights: Path | str | None = None) -> Detector:
 class StandIn(torch.nn.Module):
     """What the published Inception file looks like from outside: uint8 images in, 2048 features on request."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(0.5))
+
     def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
         assert images.dtype == torch.uint8
-        features = F.adaptive_avg_pool2d(images.float(), 27).flatten(1)
+        features = F.adaptive_avg_pool2d(images.float(), 27).flatten(1) * self.factor
         return features[:, :2048] if return_features else features[:, :10]
 
 
 def save_script(module: torch.nn.Module, path: Path) -> None:
-    with pytest.warns(DeprecationWarning, match="torch.jit.script"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit.script"):  # before PyTorch 2.14, and since
         torch.jit.script(module).save(str(path))
 
 
@@ -72,6 +76,11 @@ def test_inception_from_a_file_and_from_an_address(
     assert "299x299" in str(near.info)
 
 
+@pytest.mark.filterwarnings("error")
+def test_nobody_is_bothered_with_the_format_of_the_published_file(inception: Path) -> None:
+    load("inception", f"trusted:{inception}")
+
+
 def test_missing_download_says_what_to_put_where(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIVID_CACHE", str(tmp_path))
     monkeypatch.setattr("metrics.detectors.INCEPTION_URL", f"{server}/elsewhere.pt")
@@ -97,10 +106,11 @@ def test_dinov2_is_the_class_token_of_the_library(dinov2: Path) -> None:
     torch.testing.assert_close(detector(IMAGES), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "dim"), [("efficientnet", 1280), ("dinov2", 32)])
-def test_features_are_computed_where_the_images_are(name: str, dim: int, dinov2: Path) -> None:
+@pytest.mark.parametrize(("name", "dim"), [("efficientnet", 1280), ("dinov2", 32), ("inception", 2048)])
+def test_features_are_computed_where_the_images_are(name: str, dim: int, dinov2: Path, inception: Path) -> None:
     """On the meta device, which refuses arithmetic with tensors of another and needs no GPU."""
-    _, extract = DETECTORS[name](torch.device("meta"), {"dinov2": str(dinov2)}.get(name))
+    weights = {"dinov2": str(dinov2), "inception": f"trusted:{inception}"}
+    _, extract = DETECTORS[name](torch.device("meta"), weights.get(name))
     features = extract(IMAGES.to("meta"))
     assert (features.device.type, features.shape) == ("meta", (len(IMAGES), dim))
 
