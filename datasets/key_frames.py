@@ -17,6 +17,7 @@ from torch_utils.cameras import Camera
 
 _MOST_KEYS = 1000
 _LARGEST = 1e300  # of numbers that are floats
+_SHORTEST = 1e-9  # from one key frame to the next, of the whole time
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def read_keys(path: str | PathLike) -> list[KeyFrame] | None:
             raise UserError(f'{place} is no object of words and numbers, as {{"pan": 10}}')
         for word, value in values.items():
             _check_word(word, place)
-            if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _LARGEST:
+            if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"{place}: {word} is no number")
         keys.append(_key_frame(values, number, place))
     return keys
@@ -96,6 +97,9 @@ def _check_word(word: str, place: str) -> None:
 
 def _key_frame(values: Mapping[str, float], number: int, place: str) -> KeyFrame:
     """The key frame of known words; the photograph is that with the number 0."""
+    for word, value in values.items():
+        if not abs(value) <= _LARGEST:
+            raise UserError(f"{place}: {word} is no number that could be meant")
     time = float(values.get(_TIME, number))
     if not time > 0:
         raise UserError(f"{place}: the photograph is the key frame at time 0; give a later time")
@@ -116,7 +120,8 @@ def key_frame_path(keys: Sequence[KeyFrame], photograph: Camera, frames: int, sc
     times = np.array([key.time for key in keys])
     if not 2 <= len(keys) <= _MOST_KEYS:
         raise UserError(f"{len(keys)} key frames make no path: give 2 or more")
-    if not np.isfinite(times).all() or not (np.diff(times) > 0).all():
+    times = times / times[-1] if 0 < times[-1] < np.inf else times  # their proportions count
+    if not np.isfinite(times).all() or not (np.diff(times) > _SHORTEST).all():
         raise UserError("two key frames are at the same time: give each a time of its own")
     at = np.linspace(times[0], times[-1], frames)
     cameras = [key.move.camera(photograph, scene_scale) for key in keys]

@@ -24,6 +24,7 @@ DEFAULT_FRAMES = 24
 _SUBJECT = 3.5
 _MOST_FRAMES = 100_000
 _FARTHEST = 1e6  # units; the networks compute in float32
+_LARGEST_ZOOM = 1000
 _T = TypeVar("_T")
 
 
@@ -192,6 +193,11 @@ def _move(photograph: Camera, pose: torch.Tensor, scene_scale: float, zoom: torc
     pose = torch.cat([pose[:, :3], pose[:, 3:] * scene_scale], dim=1)
     if not (distance := float(pose[:, 3].norm())) <= _FARTHEST:
         raise UserError(f"the camera would go {distance:g} units away; make its path shorter")
+    if not 1 / _LARGEST_ZOOM <= float(zoom.min()) <= float(zoom.max()) <= _LARGEST_ZOOM:
+        raise UserError(
+            f"the focal length would be {float(zoom[0]):g} times the photograph's; "
+            f"a zoom is from 1/{_LARGEST_ZOOM} to {_LARGEST_ZOOM}"
+        )
     intrinsics = photograph.intrinsics.clone()
     intrinsics[[0, 1], [0, 1]] *= zoom
     return replace(photograph, intrinsics=intrinsics, extrinsics=pose @ homogeneous(photograph.extrinsics))

@@ -137,6 +137,8 @@ def _opened(path: str | PathLike) -> Iterator[Path]:
         path = _find(path)
         try:
             yield path
+        except UserError as error:
+            raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}") from None
         except UnicodeDecodeError:
             raise UserError(f"{path}: not a text file") from None
         except OSError as error:

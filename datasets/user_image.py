@@ -164,6 +164,8 @@ def photograph_files(paths: Sequence[str | PathLike]) -> dict[str, Path]:
 
     Raises UserError for a folder without pictures, and where two files have one name.
     """
+    if not all(map(str, paths)):
+        raise UserError("the name of a photograph is empty")
     files = [file for path in map(Path, paths) for file in (image_files(path) if path.is_dir() else [path])]
     stems = [safe_name(file.stem) for file in files]
     named: dict[str, Path] = {}

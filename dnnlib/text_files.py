@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,19 @@ def parse_json(data: str | bytes, name: object) -> Any:
         if not level:
             return content
     raise UserError(f"{one_line(name)} is nested too deep")
+
+
+def number(value: object, name: str) -> float:
+    """A number that a file gives for `name`. Raises ValueError, in plain words, where it is none."""
+    try:
+        return float(value)  # type: ignore[arg-type]  # anything may stand there
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} is {one_line(value, 40) or 'empty'}, which is no number") from None
+
+
+def numbers(fields: Sequence[str]) -> list[float]:
+    """The numbers in the columns of a line. Raises ValueError that names the column that is none."""
+    return [number(field, f"column {column}") for column, field in enumerate(fields, start=1)]
 
 
 def decode(data: bytes, name: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets.camera_files.lens import MODELS, Lens, colmap_lens
 from datasets.camera_files.poses import PosedFrame, check_pose, pose_of_quaternion
-from dnnlib.text_files import read_text
+from dnnlib.text_files import numbers, read_text
 from dnnlib.util import natural_key
 from torch_utils.cameras import Camera
 
@@ -68,7 +68,7 @@ def _images(path: Path) -> Iterator[tuple[str, str, int, list[float]]]:
         try:
             if len(fields) != _IMAGE_COLUMNS:
                 raise ValueError(f"{len(fields)} columns where {_IMAGE_COLUMNS} are expected")
-            yield place, fields[9].strip(), int(fields[8]), [float(field) for field in fields[1:8]]
+            yield place, fields[9].strip(), int(fields[8]), numbers(fields[1:8])
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
         after_image = True
@@ -90,8 +90,8 @@ def _lenses(path: Path) -> Iterator[tuple[int, Lens]]:
         try:
             if len(fields) < 5:
                 raise ValueError(f"{len(fields)} columns where 5 or more are expected")
-            identity, model, width, height, *numbers = fields
-            yield int(identity), colmap_lens(model, int(width), int(height), [float(text) for text in numbers])
+            identity, model, width, height, *values = fields
+            yield int(identity), colmap_lens(model, int(width), int(height), numbers(values))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
 

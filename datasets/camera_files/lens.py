@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dnnlib.text_files import number
 from torch_utils.cameras import Camera, intrinsics_matrix
 
 # Of the coefficients of a lens. Frames of a lens that bends more have to be undistorted: straight lines are off by
@@ -129,6 +130,13 @@ def colmap_lens(name: str, width: int, height: int, numbers: Sequence[float]) ->
     return Lens(fx, fy, cx, cy, (width, height), name, max(bent, default=0.0))
 
 
+def focal_px(side: float, angle: float) -> float:
+    """The focal length with which a side of a picture spans an angle in radians; ValueError where none does."""
+    if not 0 < angle < math.pi:
+        raise ValueError(f"an angle of view of {math.degrees(angle):g} degrees; it must be between 0 and 180")
+    return side / 2 / math.tan(angle / 2)
+
+
 def nerfstudio_lens(
     values: Mapping[str, Any], size: tuple[float, float] | None, like: tuple[float, float] = (1, 1)
 ) -> Lens | None:
@@ -139,22 +147,22 @@ def nerfstudio_lens(
         size: of the frame's picture, where that is there to be asked.
         like: size of the picture that an angle of view is taken to span where no other size is known.
 
-    Raises ValueError for a model that is no pinhole, ValueError and TypeError for what is no number.
+    Raises ValueError for a model that is no pinhole, an angle that is none, and what is no number.
     """
     model = "OPENCV_FISHEYE" if values.get("is_fisheye") else str(values.get("camera_model", "OPENCV"))
     check_model(model)
     if "w" in values and "h" in values:
-        size = float(values["w"]), float(values["h"])
+        size = number(values["w"], "w"), number(values["h"], "h")
     elif size is None and "cx" in values and "cy" in values:
-        size = round(2 * float(values["cx"])), round(2 * float(values["cy"]))
+        size = round(2 * number(values["cx"], "cx")), round(2 * number(values["cy"], "cy"))
     if "fl_x" in values:
-        fx = float(values["fl_x"])
+        fx = number(values["fl_x"], "fl_x")
     elif "camera_angle_x" in values:
         size = size or like
-        fx = size[0] / 2 / math.tan(float(values["camera_angle_x"]) / 2)
+        fx = focal_px(size[0], number(values["camera_angle_x"], "camera_angle_x"))
     else:
         return None
     width, height = size or like
-    center = float(values.get("cx", width / 2)), float(values.get("cy", height / 2))
-    bent = max(abs(float(values.get(key, 0.0))) for key in _NERFSTUDIO_COEFFICIENTS)
-    return Lens(fx, float(values.get("fl_y", fx)), *center, size, model, bent)
+    center = number(values.get("cx", width / 2), "cx"), number(values.get("cy", height / 2), "cy")
+    bent = max(abs(number(values.get(key, 0.0), key)) for key in _NERFSTUDIO_COEFFICIENTS)
+    return Lens(fx, number(values.get("fl_y", fx), "fl_y"), *center, size, model, bent)

@@ -7,9 +7,18 @@ from pathlib import Path
 
 import torch
 
-from datasets.camera_files.poses import OPENCV_C2W, Convention, PosedFrame, check_pose, pose_of_quaternion, read_json
+from datasets.camera_files.poses import (
+    OPENCV_C2W,
+    Convention,
+    PosedFrame,
+    check_pose,
+    pose_of_quaternion,
+    read_json,
+    tensor_of,
+)
 from dnnlib.arrays import read_array
-from dnnlib.text_files import read_text
+from dnnlib.text_files import numbers, read_text
+from dnnlib.util import UserError
 from torch_utils.cameras import Camera
 
 TUM_COLUMNS = 8
@@ -33,7 +42,7 @@ def read_tum(text: str) -> list[PosedFrame]:
         try:
             if len(fields) != TUM_COLUMNS:
                 raise ValueError(f"{len(fields)} columns where {TUM_COLUMNS} are expected")
-            _, x, y, z, *quaternion = map(float, fields)
+            _, x, y, z, *quaternion = numbers(fields)
             pose = pose_of_quaternion((quaternion[3], *quaternion[:3]), (x, y, z))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
@@ -63,12 +72,11 @@ def _matrices(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         try:
             array = torch.from_numpy(read_array(path).astype(np.float64))
         except (ValueError, TypeError, EOFError) as error:
+            if isinstance(error, UserError):
+                raise
             raise ValueError(f"not an array of matrices ({error})") from None
     elif path.suffix.lower() == ".json":
-        try:
-            array = torch.tensor(read_json(path), dtype=torch.float64)
-        except TypeError as error:
-            raise ValueError(f"not a list of matrices ({error})") from None
+        array = tensor_of(read_json(path))
     else:
         yield from _text_matrices(read_text(path))
         return
@@ -85,7 +93,7 @@ def _text_matrices(text: str) -> Iterator[tuple[str, torch.Tensor]]:
             expected = f"{len(rows[0][1])} are" if rows else "12 or 16 (a pose), or 4 (a row of one), are"
             raise ValueError(f"line {number}: {len(fields)} columns where {expected} expected")
         try:
-            rows.append((number, [float(field) for field in fields]))
+            rows.append((number, numbers(fields)))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
     height = 1
@@ -94,5 +102,5 @@ def _text_matrices(text: str) -> Iterator[tuple[str, torch.Tensor]]:
         if len(rows) % height:
             raise ValueError(f"line {rows[-1][0]}: {len(rows)} rows are no whole number of {height}x4 matrices")
     for start in range(0, len(rows), height):
-        numbers = [value for _, row in rows[start : start + height] for value in row]
-        yield f"line {rows[start][0]}", torch.tensor(numbers, dtype=torch.float64).reshape(-1, 4)
+        values = [value for _, row in rows[start : start + height] for value in row]
+        yield f"line {rows[start][0]}", torch.tensor(values, dtype=torch.float64).reshape(-1, 4)

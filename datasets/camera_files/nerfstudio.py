@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from datasets.camera_files.lens import Lens, check_model, nerfstudio_lens
-from datasets.camera_files.poses import OPENGL_C2W, PosedFrame, check_pose
+from datasets.camera_files.lens import Lens, check_model, focal_px, nerfstudio_lens
+from datasets.camera_files.poses import OPENGL_C2W, PosedFrame, check_pose, tensor_of
+from dnnlib.text_files import number
 from dnnlib.util import natural_key
 from torch_utils.cameras import Camera, intrinsics_matrix
 
@@ -44,7 +45,7 @@ def _read_frame(
 ) -> PosedFrame:
     name = str(frame.get("file_path", ""))
     try:
-        matrix = torch.tensor(frame["transform_matrix"], dtype=torch.float64)
+        matrix = tensor_of(frame["transform_matrix"])
         values = {**document, **frame}
         size = None if "w" in values and "h" in values else size_of(name)
         lens = nerfstudio_lens(values, size, like)
@@ -73,8 +74,8 @@ def recall_path(document: Mapping[str, Any], camera: Camera) -> list[Camera] | N
     own = torch.cat([camera.focal_and_center, camera.extrinsics.flatten()])
     if len(rows) < 2 or not torch.equal(rows[0], own):
         return None
-    for number, row in enumerate(rows[1:]):
-        check_pose(row[4:].reshape(3, 4), f"camera {number}")
+    for k, row in enumerate(rows[1:]):
+        check_pose(row[4:].reshape(3, 4), f"camera {k}")
         fx, fy, cx, cy = row[:4].tolist()
         Lens(fx, fy, cx, cy, (camera.width, camera.height))
     return [
@@ -92,19 +93,22 @@ def read_camera_path(document: Mapping[str, Any]) -> list[PosedFrame]:
         check_model(kind.upper())
         raise ValueError(f"a path of a {kind} camera; export it as perspective")
     frames = []
-    for number, frame in enumerate(document["camera_path"]):
-        place = f"frame {number}"
+    for k, frame in enumerate(document["camera_path"]):
+        place = f"frame {k}"
         try:
-            matrix = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(-1, 4)
-            height = float(document.get("render_height", _SOME_HEIGHT))
-            width = float(document.get("render_width", height * float(frame.get("aspect", 1))))
-            focal = height / 2 / math.tan(math.radians(float(frame["fov"])) / 2)
+            matrix = tensor_of(frame["camera_to_world"])
+            if matrix.numel() not in (12, 16):
+                raise ValueError(f"camera_to_world has {matrix.numel()} numbers where 16 are expected")
+            height = number(document.get("render_height", _SOME_HEIGHT), "render_height")
+            wide = height * number(frame.get("aspect", 1), "aspect")
+            width = number(document.get("render_width", wide), "render_width")
+            focal = focal_px(height, math.radians(number(frame["fov"], "fov")))
             lens = Lens(focal, focal, width / 2, height / 2, (width, height))
         except KeyError as error:
             raise ValueError(f"{place}: no {error}") from None
         except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
             raise ValueError(f"{place}: {error}") from None
-        frames.append(PosedFrame(OPENGL_C2W.to_extrinsics(check_pose(matrix, place)), lens))
+        frames.append(PosedFrame(OPENGL_C2W.to_extrinsics(check_pose(matrix.reshape(-1, 4), place)), lens))
     return frames
 
 

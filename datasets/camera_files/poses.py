@@ -75,6 +75,14 @@ def check_pose(matrix: torch.Tensor, place: str) -> torch.Tensor:
     return matrix
 
 
+def tensor_of(value: object) -> torch.Tensor:
+    """Lists of numbers, of JSON, in float64. Raises ValueError where they are none, or lists differ in length."""
+    try:
+        return torch.tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError("not a matrix of numbers") from None
+
+
 def pose_of_quaternion(wxyz: tuple[float, ...], translation: tuple[float, ...]) -> torch.Tensor:
     """[R | t], float64 [3, 4]. Raises ValueError where the quaternion is not of length 1, to a hundredth."""
     from scipy.spatial.transform import Rotation

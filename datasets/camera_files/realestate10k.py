@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from dnnlib.text_files import numbers
 from dnnlib.util import check_regular
 from torch_utils.cameras import Camera
 
@@ -33,7 +34,7 @@ def parse_realestate10k(text: str) -> tuple[str, list[int], torch.Tensor]:
     """
     lines = text.splitlines()
     url = lines[0].strip() if lines and not _is_frame(lines[0]) else ""
-    numbers, timestamps, rows = [], [], []
+    places, timestamps, rows = [], [], []
     for number, line in enumerate(lines, start=1):
         fields = line.split()
         if not fields or (number == 1 and not _is_frame(line)):
@@ -42,15 +43,15 @@ def parse_realestate10k(text: str) -> tuple[str, list[int], torch.Tensor]:
             raise ValueError(f"line {number}: {len(fields)} columns where {REALESTATE10K_COLUMNS} are expected")
         try:
             timestamps.append(_timestamp(fields[0]))
-            rows.append([float(field) for field in fields[1:]])
+            rows.append(numbers(fields[1:]))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
-        numbers.append(number)
+        places.append(number)
     cameras = torch.tensor(rows, dtype=torch.float64).reshape(-1, 18)
     try:
         Camera.from_normalized(cameras, 1, 1)  # all at once, twenty times faster than one by one
     except ValueError:
-        for number, camera in zip(numbers, cameras, strict=True):
+        for number, camera in zip(places, cameras, strict=True):
             try:
                 Camera.from_normalized(camera, 1, 1)
             except ValueError as error:

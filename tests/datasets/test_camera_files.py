@@ -285,3 +285,37 @@ def test_an_off_centre_principal_point_moves_the_crop_and_the_doctor_says_so(tmp
     assert "principal points are up to 10.0% of a side off the middle of the frame" in result.output
     assert "poses fit within 0." in result.output
     assert "principal" not in CliRunner().invoke(doctor, [str(tmp_path / "pack"), "--workers=1"]).output
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("m.txt", "# \xe9\n1 0 0 0\n", "m.txt is no text in UTF-8"),
+        ("m.json", "null", "m.json: not a matrix of numbers"),
+        ("m.json", "[[1, 2], [3]]", "m.json: not a matrix of numbers"),
+        ("m.npy", "junk", "m.npy is damaged, or no .npy file"),
+        ("tum.txt", "0 0 0 0 0 0 0 one\n", "tum.txt: line 1: column 8 is one, which is no number"),
+        ("transforms.json", {"w": None, "h": 9}, "transforms.json: frame 0: w is None, which is no number"),
+        ("transforms.json", {"fl_x": "wide"}, "transforms.json: frame 0: fl_x is wide, which is no number"),
+        ("transforms.json", {"camera_angle_x": 3.2}, "transforms.json: frame 0: an angle of view of 183.346 degrees"),
+        ("camera_path.json", {"fov": 0}, "camera_path.json: frame 0: an angle of view of 0 degrees"),
+        ("camera_path.json", {"fov": 180}, "camera_path.json: frame 0: an angle of view of 180 degrees"),
+        (
+            "camera_path.json",
+            {"camera_to_world": [1] * 15},
+            "camera_path.json: frame 0: camera_to_world has 15 numbers",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words_with_the_file_once(
+    name: str, content: str | dict, said: str, tmp_path: Path
+) -> None:
+    if name == "transforms.json":
+        content = json.dumps({**content, "frames": [{"transform_matrix": np.eye(4).tolist()}]})
+    elif name == "camera_path.json":
+        content = json.dumps({"camera_path": [{"camera_to_world": np.eye(4).tolist(), "fov": 50, **content}]})
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError) as error:
+        read_trajectory(tmp_path / name, LIKE, *(("opencv", "w2c") if name[0] == "m" else ()))
+    assert str(error.value).startswith(f"{tmp_path}/{said}")
+    assert str(error.value).count(str(tmp_path)) == 1

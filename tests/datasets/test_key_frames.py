@@ -121,7 +121,7 @@ def test_other_files_hold_no_key_frames(text: str, file: Path) -> None:
         ('[{"pan": 1}, {"fly": 1}]', "key frame 2 is no key frame: write pan, tilt"),
         ('[{"pan": "10"}]', "key frame 1: pan is no number"),
         ('[{"pan": true}]', "key frame 1: pan is no number"),
-        ('[{"pan": NaN}]', "finite"),
+        ('[{"pan": NaN}]', "pan is no number that could be meant"),
         ('[{"time": 0}]', "key frame 1: the photograph is the key frame at time 0"),
         ('[{"zoom": 0}]', "must be positive"),
         ('[{"pan": 1' + "0" * 400 + "}]", "key frame 1: pan is no number"),
@@ -132,3 +132,18 @@ def test_a_file_that_is_no_such_thing_is_refused_in_one_line(frames: str, said: 
     with pytest.raises(UserError, match=said) as error:
         read_keys(file)
     assert "\n" not in str(error.value)
+
+
+def test_only_proportions_of_times_count_and_what_no_lens_does_is_refused() -> None:
+    photograph = Camera.from_fov(58, 64, 48)
+    tiny = key_frame_path(parse_keys(["pan=1,time=1e-300", "pan=2,time=2e-300"]), photograph, 3)
+    usual = key_frame_path(parse_keys(["pan=1", "pan=2"]), photograph, 3)
+    for one, other in zip(tiny, usual, strict=True):
+        assert torch.allclose(one.extrinsics, other.extrinsics, atol=1e-12)
+    with pytest.raises(UserError, match="at the same time"):
+        key_frame_path(parse_keys(["pan=1,time=1e-300", "pan=2,time=1"]), photograph, 3)
+    for zoom in ("1e300", "1e-5"):
+        with pytest.raises(UserError, match="a zoom is from 1/1000 to 1000"):
+            key_frame_path(parse_keys([f"zoom={zoom}"]), photograph, 3)
+    with pytest.raises(UserError, match="pan is no number that could be meant"):
+        parse_keys(["pan=nan"])

@@ -150,7 +150,7 @@ LENS = "0 0.5 0.9 0.5 0.5 0 0"
         ("clip.txt", "url\n", "holds no camera"),
         ("poses.txt", f"{EYE}\n{EYE} 0 0 0 1\n", "line 2: 16 columns where 12 are expected"),
         ("poses.txt", f"{EYE} 3\n", "line 1: 13 columns where 12 or 16"),
-        ("poses.txt", f"{EYE}\n\n{EYE.replace('1', 'one')}\n", "line 3: could not convert"),
+        ("poses.txt", f"{EYE}\n\n{EYE.replace('1', 'one')}\n", "line 3: column 1 is one, which is no number"),
         ("poses.txt", f"{EYE}\n0 1 0 0 1 0 0 0 0 0 1 0\n", "line 2: not a rotation: determinant -1.0000"),
         ("poses.txt", f"{EYE} 0 0 0 2\n", "line 1: the last row of a 4x4 pose must be 0 0 0 1"),
         ("poses.txt", "1 0 0 0\n0 1 0 0\n0 0 1 0\n1 0 0 0\n", "line 4: 4 rows are no whole number of 3x4 matrices"),

@@ -65,6 +65,8 @@ def test_every_file_gets_a_name_of_its_own(tmp_path: Path) -> None:
     }
     with pytest.raises(UserError, match=r"two of the photographs are called a\.png: "):
         photograph_files([tmp_path / "x/a.png", tmp_path / "x/a.png"])
+    with pytest.raises(UserError, match="the name of a photograph is empty"):
+        photograph_files([""])
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/.hidden.jpg").touch()
     with pytest.raises(UserError, match="holds no pictures"):
