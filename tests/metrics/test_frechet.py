@@ -143,6 +143,26 @@ def test_infinity_removes_the_bias() -> None:
     assert frechet_infinity(generated + 1, target) == shifted
 
 
+@pytest.mark.parametrize(
+    ("count", "dim", "smallest"),
+    [
+        (150, 4, 30),  # a fifth of the images
+        (150, 40, 40),  # as many as dimensions, where that is more
+        (150, 100, 75),  # but never more than half of the images
+        (6, 1, 2),  # and two at least
+    ],
+)
+def test_infinity_draws_fifteen_sizes_from_a_fifth_to_the_whole(
+    count: int, dim: int, smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr("metrics.frechet.moments_distance", lambda a, b: drawn.append((a.count, b.count)) or 1.0)
+    features = np.random.default_rng(0).standard_normal((count, dim))
+    assert frechet_infinity(features, features) == pytest.approx(1)
+    sizes = np.unique(np.linspace(smallest, count, 15).round().astype(int))
+    assert drawn == [(size, size) for size in sizes]
+
+
 def test_infinity_needs_pairs_and_enough_of_them() -> None:
     with pytest.raises(ValueError, match="no pairs"):
         frechet_infinity(np.zeros((9, 2)), np.zeros((8, 2)))
