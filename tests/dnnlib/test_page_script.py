@@ -109,3 +109,20 @@ console.log(JSON.stringify([camera.rotation, camera.translation, camera.fx, back
     points = photograph.unproject(pixels, torch.full((3,), 3.5))
     seen = torch.tensor(matrix, dtype=torch.float64).reshape(3, 3) @ torch.cat([pixels, torch.ones(3, 1)], dim=1).mT
     assert torch.allclose((seen[:2] / seen[2]).mT, camera.project(points)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_borders_of_controls_have_the_contrast_of_wcag_aa(theme: int) -> None:
+    """Three to one against what is around them; of text a browser is asked in tests/view_images."""
+    found = re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", (STATIC / "page.css").read_text())
+    colours = {name: both[theme] for name, *both in found}
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        channels = [int(digits[k : k + 2], 16) / 255 for k in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    for around in ("paper", "panel"):
+        low, high = sorted(luminance(colours[name]) for name in ("line", around))
+        assert (high + 0.05) / (low + 0.05) >= 3
