@@ -16,6 +16,7 @@ import torch
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from metrics.image import psnr
 from metrics.lpips import LPIPS
 from tests.golden import TINY
 from torch_utils.batches import Batch
@@ -41,7 +42,10 @@ NETWORKS = {
     "epipolar_bias": dict(epipolar_attention_bias=True),
     "plane_sweep": dict(plane_sweep=3),
     "swept_super_res": dict(super_res=True, plane_sweep=3, no_time_enc=True),
+    "plane_matching": dict(super_res=True, plane_sweep=3, plane_matching=True),
     "dropout": dict(dropout=0.5),
+    "extra_attn": dict(extra_attn=0),
+    "depth_and_lines": dict(depth_input=True, epipolar_attention_bias=True, no_time_enc=True),
 }
 
 
@@ -69,6 +73,19 @@ def build(device: torch.device, dtype: torch.dtype | None = None, **arguments: A
     return net
 
 
+def results(net: NVPrecond) -> set[tuple[torch.dtype, torch.device]]:
+    """Where, and in what, the convolutions of a network will have computed: a set that fills."""
+    found: set[tuple[torch.dtype, torch.device]] = set()
+
+    def note(layer: MPConv, inputs: tuple, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+        found.update((part.dtype, part.device) for part in (output if isinstance(output, tuple) else (output,)))
+
+    for layer in net.modules():
+        if isinstance(layer, MPConv) and layer.weight.ndim == 4:
+            layer.register_forward_hook(note)
+    return found
+
+
 def _forget_numbers(net: NVPrecond, arguments: tuple) -> tuple:
     """Noise levels made of a number would really be moved, to a device that may not exist."""
     return tuple(torch.empty(()) if isinstance(a, torch.Tensor) and a.ndim == 0 else a for a in arguments)
@@ -90,14 +107,7 @@ def test_networks(name: str, frozen: bool, dtype: torch.dtype, device: torch.dev
     """The view comes out in float32, and convolutions compute in the dtype that was asked for."""
     net = build(device, dtype, **NETWORKS[name])
     net = net.freeze() if frozen else net.eval()
-    seen = set()
-    for layer in net.unet.modules():
-        if isinstance(layer, MPConv) and layer.weight.ndim == 4:
-            layer.register_forward_hook(
-                lambda layer, inputs, output: seen.update(
-                    (part.dtype, part.device) for part in (output if isinstance(output, tuple) else (output,))
-                )
-            )
+    seen = results(net)
     denoised, logvar = net(*inputs(net, device), return_logvar=True)
     assert (denoised.device, denoised.dtype) == (device, torch.float32)
     assert (logvar.device, logvar.dtype) == (device, torch.float32)
@@ -108,7 +118,7 @@ def test_networks(name: str, frozen: bool, dtype: torch.dtype, device: torch.dev
 def test_loss_and_gradient(name: str, device: torch.device) -> None:
     """A step of training up to the gradient: pictures come from the CPU as bytes, noise is drawn there."""
     net = build(device, torch.float16, **NETWORKS[name]).train()
-    side = net.img_resolution
+    side, seen = net.img_resolution, results(net)
     views = torch.empty(BATCH, 3, side, side, dtype=torch.uint8)
     depth = torch.empty(BATCH, 1, side, side) if net.needs_depth else None
     batch = Batch(views, views, torch.empty(BATCH, 20), depth).to(device)
@@ -116,6 +126,7 @@ def test_loss_and_gradient(name: str, device: torch.device) -> None:
     normalize_weights(net)
     loss = config.build_loss()(net, batch, SeededGenerators(range(BATCH)))
     assert (loss.device, loss.dtype) == (device, torch.float32)
+    assert seen == {(torch.float16, device)}
     if device.type != "cuda":  # backward threads ask for a real one
         loss.sum().backward()
         wrong = {n for n, p in net.named_parameters() if p.grad is not None and p.grad.device != device}
@@ -130,22 +141,26 @@ def test_solvers(solver: str, churn: float, device: torch.device) -> None:
         config = replace(config, S_churn=churn)
     net = build(device, torch.float16, no_time_enc=True).freeze()
     src, noise, _, geometry, _ = inputs(net, device)
-    generators = SeededGenerators(range(BATCH))
+    generators, seen = SeededGenerators(range(BATCH)), results(net)
     view = edm_sampler(guided_denoiser(net, src, geometry), noise, config, randn_like=generators.randn_like)
     assert (view.device, view.dtype, view.shape) == (device, torch.float32, noise.shape)
+    assert seen == {(torch.float16, device)}
 
 
 def test_a_guided_cascade(device: torch.device) -> None:
     generators, config = SeededGenerators(range(BATCH)), SamplingConfig(num_steps=2)
     net, gnet = build(device, torch.float16).freeze(), build(device, torch.float16, uncond=True).freeze()
     large = build(device, torch.float16, super_res=True, img_resolution=32, plane_sweep=2).freeze()
+    seen = [results(one) for one in (net, gnet, large)]
     src, noise, _, geometry, _ = inputs(net, device)
     how = dict(interval=(0.1, 50.0), randn_like=generators.randn_like)
     view = edm_sampler(guided_denoiser(net, src, geometry, gnet, 1.5, **how), noise, config)
     low = torch.nn.functional.interpolate(view, size=32, mode="bilinear", antialias=True)
     src, noise, _, geometry, _ = inputs(large, device)
     how = dict(conditioning_image=low, randn_like=generators.randn_like)
-    assert edm_sampler(guided_denoiser(large, src, geometry, **how), noise, config).device == device
+    view = edm_sampler(guided_denoiser(large, src, geometry, **how), noise, config)
+    assert (view.device, view.dtype) == (device, torch.float32)
+    assert seen == [{(torch.float16, device)}] * 3
 
 
 def test_stochastic_conditioning(device: torch.device) -> None:
@@ -153,16 +168,22 @@ def test_stochastic_conditioning(device: torch.device) -> None:
 
     net = build(device, torch.float16, no_time_enc=True).freeze()
     src, noise, _, geometry, _ = inputs(net, device)
+    seen = results(net)
     denoise = _denoiser(net, [(src, geometry)] * 3, None, 1.0, (0.0, 100.0), None, SeededGenerators([0, 1]).randn_like)
-    assert edm_sampler(denoise, noise, SamplingConfig(num_steps=2)).device == device
+    view = edm_sampler(denoise, noise, SamplingConfig(num_steps=2))
+    assert (view.device, view.dtype) == (device, torch.float32)
+    assert seen == {(torch.float16, device)}
 
 
-def test_what_metrics_and_baselines_compute(device: torch.device) -> None:
+def test_metrics_and_warps(device: torch.device) -> None:
+    """Detectors are in tests/metrics/test_detectors.py, homographies in tests/torch_utils/test_warping.py."""
     with torch.device(device):
-        lpips, views = LPIPS(), torch.empty(BATCH, 3, 64, 64)
+        lpips, views, depths = LPIPS(), torch.empty(BATCH, 3, 64, 64), torch.empty(2)
+        pictures = torch.empty(BATCH, 3, 64, 64, dtype=torch.uint8)
         pose, intrinsics = torch.empty(BATCH, 4, 4), torch.empty(BATCH, 3, 3)
-        depths = torch.empty(2)
     assert lpips(views, views).device == device
+    value = psnr(pictures, pictures)
+    assert (value.device, value.dtype) == (device, torch.float64)
     planes, inside = sweep_planes(views, pose, intrinsics, intrinsics, depths)
     assert planes.device == inside.device == device
 

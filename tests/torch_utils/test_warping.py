@@ -363,3 +363,10 @@ def test_a_plane_that_moves_by_three_pixels_leaves_three_columns_outside() -> No
     assert inside[0, 1, 0].sum(dim=1).tolist() == [side - 3] * side
     assert not inside[0, 1, 0, :, -3:].any()
     torch.testing.assert_close(planes[0, 1, :, :, :-3], image[0, :, :, 3:], rtol=0, atol=1e-4)
+
+
+def test_a_homography_is_applied_where_the_image_is() -> None:
+    """On the meta device, which refuses arithmetic with tensors of another and needs no GPU."""
+    turned, inside = warp_homography(torch.empty(3, 8, 6, device="meta"), torch.eye(3))
+    assert turned.device.type == inside.device.type == "meta"
+    assert (turned.shape, turned.dtype, inside.dtype) == ((3, 8, 6), torch.float32, torch.bool)
