@@ -33,7 +33,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     browser.quit()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # each test is a visitor, and a server takes 32
 def address(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from tests.view_images.driving import site
 
