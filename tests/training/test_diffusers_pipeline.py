@@ -174,12 +174,13 @@ def test_one_photograph_serves_several_targets(tiny: VividPipeline, pairs: list[
     assert (several[1:] - alone).abs().max() < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore:.*torch_dtype:FutureWarning")  # what the oldest diffusers knows `dtype` as
 def test_half_precision_is_what_it_computes_in(
     tiny: VividPipeline, pairs: list[Pair], reference: torch.Tensor, tmp_path: Path
 ) -> None:
     """Frequencies stay float32, or their rounding would be all that one sees."""
     tiny.save_pretrained(tmp_path)
-    half = VividPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    half = VividPipeline.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
     half.set_progress_bar_config(disable=True)
     assert half.net.dtype == torch.bfloat16
     assert torch.equal(half.net.logvar_fourier.freqs, tiny.net.logvar_fourier.freqs)
