@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,22 @@ import pytest
 from benchmarks.gpu import ROWS, Figure, Scale, main, run_apart, run_row, to_markdown
 from tests.scripts import invoke, succeed
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = Scale("vivid-tiny", "cpu", 0.01)
 
 
 def test_rows_take_less_than_eight_minutes_in_all() -> None:
     assert sum(seconds for seconds, _ in ROWS.values()) < 8 * 60
+
+
+def test_the_tree_is_small_enough_to_be_carried_to_a_gpu() -> None:
+    """The files that git knows, in under 64 MiB."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert len(files) > 100
+    assert sum(file.stat().st_size for file in files if file.exists()) < 64 * 2**20
 
 
 @pytest.mark.parametrize("name", ["base-1", "cascade", "training", "pairs"])
