@@ -9,11 +9,10 @@
 `python -m training.diffusers_model` writes such folders. Needs `pip install diffusers`.
 """
 
-from __future__ import annotations
-
+# Annotations are values here: some versions of diffusers read those of a pipeline, and know `Optional` alone.
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Optional, Self, TypeVar
 
 import diffusers
 import numpy as np
@@ -60,7 +59,7 @@ class DiffusersNVPrecond(NVPrecond, ModelMixin, ConfigMixin):  # type: ignore[mi
         self.typical_depth = typical_depth
 
     @classmethod
-    def from_network(cls, net: NVPrecond, provenance: dict[str, Any] | None = None) -> DiffusersNVPrecond:
+    def from_network(cls, net: NVPrecond, provenance: dict[str, Any] | None = None) -> Self:
         """A copy of a network."""
         model = cls(net.init_kwargs, net.typical_depth, provenance)
         model.load_state_dict(net.state_dict())
@@ -100,7 +99,7 @@ class VividScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # both
         SamplingConfig(**self.settings)
 
     @classmethod
-    def of(cls, config: SamplingConfig, sigma_data: float) -> VividScheduler:
+    def of(cls, config: SamplingConfig, sigma_data: float) -> Self:
         """That of a sampling configuration."""
         settings = {name: getattr(config, name) for name in _SOLVER}
         if config.S_max == DEFAULTS.S_max:  # infinite, which JSON knows no number for
@@ -128,11 +127,11 @@ class VividPipeline(DiffusionPipeline):
         self,
         net: DiffusersNVPrecond,
         scheduler: SchedulerMixin,
-        gnet: DiffusersNVPrecond | None = None,
-        sr_model: DiffusersNVPrecond | None = None,
+        gnet: Optional[DiffusersNVPrecond] = None,  # noqa: UP045
+        sr_model: Optional[DiffusersNVPrecond] = None,  # noqa: UP045
         num_inference_steps: int = DEFAULTS.num_steps,
         guidance: float = DEFAULTS.guidance,
-        guidance_interval: list[float] | None = None,
+        guidance_interval: Optional[list[float]] = None,  # noqa: UP045
         published_intrinsics: bool = DEFAULTS.published_intrinsics,
         dtype: str = DEFAULTS.dtype,
     ) -> None:
