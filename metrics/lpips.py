@@ -105,7 +105,7 @@ class LPIPS(nn.Module):
         side = self.backbone.min_side
         if min(images.shape[-2:]) < side:
             raise UserError(f"LPIPS needs images of {side} pixels a side or more, not {list(images.shape[-2:])}")
-        distance = images.new_zeros(len(images))
+        distance = images.new_zeros(images.shape[0])
         for number, (first, second) in enumerate(zip(self._features(images), self._features(target), strict=True)):
             heads = self.get_submodule(f"lin{number}")
             distance = distance + heads((first - second).square()).mean(dim=(1, 2, 3))

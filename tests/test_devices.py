@@ -15,16 +15,19 @@ import pytest
 import torch
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from metrics.image import psnr
+from metrics.image import as_uint8, psnr
 from metrics.lpips import LPIPS
 from tests.golden import TINY
 from torch_utils.batches import Batch
+from torch_utils.cameras import Camera
 from torch_utils.random import SeededGenerators
-from torch_utils.warping import sweep_planes
+from torch_utils.warping import sweep_planes, warp_depth
 from training.config import TrainingConfig
 from training.guidance import guided_denoiser
 from training.layers import MPConv, normalize_weights
+from training.loss import PerceptualTerm
 from training.precond import NVPrecond
 from training.sampling import edm_sampler
 from training.sampling_config import SamplingConfig
@@ -59,7 +62,7 @@ def imagined() -> Iterator[None]:
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) would look for the real device
     try:
-        with FakeTensorMode():
+        with FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True):  # how many a mask chooses may stay open
             yield
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
@@ -175,6 +178,15 @@ def test_stochastic_conditioning(device: torch.device) -> None:
     assert seen == {(torch.float16, device)}
 
 
+def test_the_perceptual_term(device: torch.device) -> None:
+    """Of as many images as have little noise, be it none."""
+    with torch.device(device):
+        term = PerceptualTerm(LPIPS().distance, 1.0, 0.5)
+        views, sigma = torch.empty(BATCH, 3, 64, 64), torch.empty(BATCH)
+    loss = term(views, views, sigma)
+    assert (loss.device, loss.dtype, loss.shape) == (device, torch.float32, (BATCH, 1, 1, 1))
+
+
 def test_metrics_and_warps(device: torch.device) -> None:
     """Detectors are in tests/metrics/test_detectors.py, homographies in tests/torch_utils/test_warping.py."""
     with torch.device(device):
@@ -184,8 +196,12 @@ def test_metrics_and_warps(device: torch.device) -> None:
     assert lpips(views, views).device == device
     value = psnr(pictures, pictures)
     assert (value.device, value.dtype) == (device, torch.float64)
+    assert as_uint8(pictures).device.type == "cpu"  # where the command lines compute PSNR and SSIM, of kornia
     planes, inside = sweep_planes(views, pose, intrinsics, intrinsics, depths)
     assert planes.device == inside.device == device
+    camera = Camera(torch.eye(3, dtype=torch.float64), torch.eye(4, dtype=torch.float64)[:3], 64, 64)
+    warped, seen = warp_depth(views[0], views[0, 0], camera, camera)
+    assert warped.device == seen.device == device
 
 
 def test_tensors_of_two_devices_are_refused(device: torch.device) -> None:

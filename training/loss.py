@@ -33,10 +33,8 @@ class PerceptualTerm:
     def __call__(self, denoised: torch.Tensor, y: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Float32 [B, 1, 1, 1]."""
         chosen = sigma <= self.highest_sigma
-        term = torch.zeros_like(sigma)
-        if bool(chosen.any()):
-            term = term.masked_scatter(chosen, self.weight * self.distance(denoised[chosen], y[chosen]))
-        return term.reshape(-1, 1, 1, 1)
+        distance = self.distance(denoised[chosen], y[chosen])  # of no image, too
+        return torch.zeros_like(sigma).masked_scatter(chosen, self.weight * distance).reshape(-1, 1, 1, 1)
 
 
 @dataclass(frozen=True)

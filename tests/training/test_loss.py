@@ -118,6 +118,9 @@ def test_the_perceptual_term_teaches() -> None:
     assert before[1] == 0
     (gradient,) = torch.autograd.grad(before.sum(), blurred)
     assert not gradient[1].any()
+    none = term(blurred, y, torch.tensor([0.9, 0.9]))
+    assert not none.any()
+    assert not torch.autograd.grad(none.sum(), blurred)[0].any()
     with torch.no_grad():
         step = blurred - 0.05 * gradient / gradient.abs().amax()
         assert term(step, y, torch.tensor([0.1, 0.9])).sum() < before.sum()
