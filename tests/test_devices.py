@@ -103,10 +103,9 @@ def inputs(net: NVPrecond, device: torch.device) -> tuple[torch.Tensor, ...]:
     return src, view, torch.empty(BATCH, device=device), torch.empty(BATCH, 20, device=device), low
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(("dtype", "frozen"), [(torch.float32, True), (torch.float16, False), (torch.bfloat16, True)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks(name: str, frozen: bool, dtype: torch.dtype, device: torch.device) -> None:
+def test_networks(name: str, dtype: torch.dtype, frozen: bool, device: torch.device) -> None:
     """The view comes out in float32, and convolutions compute in the dtype that was asked for."""
     net = build(device, dtype, **NETWORKS[name])
     net = net.freeze() if frozen else net.eval()

@@ -51,7 +51,7 @@ print(*(mutant.after for mutant in survivors(folder, "double.py", ["test_double.
 
 @pytest.mark.parametrize(
     ("tested", "alive"),
-    [("double(0) == 1", "(3)"), ("double(3) == 7", ""), ("double", "(2 * x - 1); (2 / x); (3); (2)")],
+    [("double(0) == 1", "(3)"), ("double", "(2 * x - 1); (2 / x); (3); (2)")],
 )
 def test_survivors(tested: str, alive: str, tmp_path: Path) -> None:
     """In a process of its own, since it forks."""

@@ -116,15 +116,13 @@ def test_half_precision_stays_close(data: Path, processes: Processes, precision:
     assert {parameter.dtype for parameter in half.net.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("network", [{}, dict(super_res=True, img_resolution=32, plane_sweep=2)])
-def test_a_compiled_step_is_the_same_step(
-    data: Path, processes: Processes, network: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiled_step_is_the_same_step(data: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
     def compile_part(part: torch.nn.Module, mode: str) -> None:  # the real one, without minutes of C++
         assert mode == "default"
         part._compiled_call_impl = torch.compile(part._call_impl, backend="aot_eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_part)
+    network = dict(super_res=True, img_resolution=32, plane_sweep=2)
     config = tiny_config(data, network, precision="bfloat16", batch_gpu=2)
     plain, compiled = (after_steps(dataclasses.replace(config, compile=fused), processes, 2) for fused in (False, True))
     torch.testing.assert_close(torch.stack(compiled.losses), torch.stack(plain.losses), rtol=1e-3, atol=0)
