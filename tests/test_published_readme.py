@@ -37,7 +37,8 @@ SMALL = "--channels=8 --channels-per-head=8 --blocks=1 --duration=2 --batch=2 --
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What stands in for the released files, which cannot be fetched here, by address."""
     sr = tmp_path_factory.mktemp("weights") / "sr.safetensors"
-    save_network(sr, tiny_network(img_resolution=256, super_res=True, channel_mult=[1, 1, 1, 1, 2], attn_resolutions=[]))
+    net = tiny_network(img_resolution=256, super_res=True, channel_mult=[1, 1, 1, 1, 2], attn_resolutions=[])
+    save_network(sr, net)
     return {
         f"{RELEASED}vivid-base.pkl": DATA / "released-layout-base.pkl",
         f"{RELEASED}vivid-uncond.pkl": DATA / "released-layout-uncond.pkl",
