@@ -71,7 +71,7 @@ def main(**options: Any) -> None:
 
         enlarge = load_network(sr_model, processes.device) if sr_model else None
         evaluate = make_evaluate(config, enlarge, options["metrics_num"], processes) if config.metrics else None
-        loss = config.build_loss(perceptual_distance(config, processes.device)) if config.perceptual else None
+        loss = config.build_loss(perceptual_distance(config, processes.device), config.load_base(processes.device))
         finished = train(config, outdir, processes, loss=loss, evaluate=evaluate, sr_model=enlarge)
     processes.close()
     if not finished:

@@ -242,8 +242,8 @@ def test_two_machines_of_one_process(data: Path, tmp_path: Path) -> None:
     assert len(losses(tmp_path / "job")) == 30
 
 
-def test_a_perceptual_run_with_matched_planes(tmp_path: Path) -> None:
-    """From the command line to a snapshot; the same run without the term goes another way."""
+def test_a_perceptual_run_with_matched_planes_behind_a_base_network(tmp_path: Path, network: str) -> None:
+    """From the command line to a snapshot; the same run without the one or the other goes another way."""
     write_chunks(tmp_path / "data", "train", SyntheticClips("train", 2, frames=4, width=32, height=32))
     options = ["--resolution=32", "--sr-training", "--plane-sweep=3", "--plane-matching", "--plane-nearest=0.4"]
     options += [f"--data={tmp_path / 'data'}", "--duration=8", "--perceptual-sigma=9"]
@@ -251,6 +251,8 @@ def test_a_perceptual_run_with_matched_planes(tmp_path: Path) -> None:
         assert run(*TINY, *options, f"--perceptual={weight}", f"--outdir={tmp_path / str(weight)}") == 0
     plain, perceptual = (losses(tmp_path / str(weight)) for weight in (0, 0.5))
     assert perceptual[4] > plain[4] + 0.01  # of a distance, which is not negative
+    assert run(*TINY, *options, f"--base={network}", "--base-mix=1", f"--outdir={tmp_path / 'base'}") == 0
+    assert losses(tmp_path / "base") != plain
     (snapshot, _) = sorted((tmp_path / "0.5").glob("network-snapshot-*.safetensors"))
     arguments, _ = read_metadata(snapshot)
     assert (arguments["plane_matching"], arguments["plane_nearest"]) == (True, 0.4)

@@ -24,6 +24,10 @@ class SeededGenerators:
             for seed in seeds
         ]
 
+    def __getitem__(self, images: Sequence[int]) -> SeededGenerators:
+        """The same generators, of some images: what is drawn here is not drawn there."""
+        return SeededGenerators([self._generators[image] for image in images])
+
     def randn(self, size: Sequence[int], device: torch.device | str = "cpu") -> torch.Tensor:
         """Standard normal, float32 [images, *size]."""
         return torch.stack([torch.randn(size, generator=g) for g in self._generators]).to(device)

@@ -13,6 +13,8 @@ from dnnlib.util import STORED, UserError
 from training.network_config import NetworkConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from training.loss import Distance, NVLoss
     from training.precond import NVPrecond
 
@@ -43,6 +45,8 @@ class TrainingConfig(Settings):
         P_mean, P_std: the noise levels of `NVLoss`.
         perceptual, perceptual_sigma: weight of a perceptual distance of the denoised view to the true one, per element
             as the rest of the loss is, and the highest noise level that has it; 0 is none.
+        base, base_mix: base network (file, address or name) of which super-resolution gets views in place of true ones
+            made small, and the share of pairs where it does: see `training.cascade`.
         init: network (file, address or name) whose weights a new run starts from; None: from random ones.
         precision: dtype of the U-Nets' activations; weights, gradients and sums stay float32.
         loss_scaling: constant factor on the loss, taken out of the gradient, for float16.
@@ -83,6 +87,10 @@ class TrainingConfig(Settings):
     )
     perceptual: float = setting(0.0, "Weight of LPIPS at low noise; 0 is none.", section=LEARNING, within="[0, inf)")
     perceptual_sigma: float = setting(0.5, "Highest noise level that has it.", section=LEARNING, within="(0, inf]")
+    base: str | None = setting(
+        None, "Super-resolution also learns from the views of a base network.", section=LEARNING, metavar="NET"
+    )
+    base_mix: float = setting(0.5, "Share of pairs where it does.", section=LEARNING, within="(0, 1]")
     init: str | None = setting(
         None, "Start from the weights of a network, not from random ones.", section=LEARNING, metavar="NET"
     )
@@ -120,6 +128,10 @@ class TrainingConfig(Settings):
             if bad:
                 raise UserError(message)
 
+        refuse(
+            self.base is not None and not self.network.super_res,
+            "`base` is what super-resolution learns from: leave it out, or train super-resolution",
+        )
         self._check_geometry(refuse)
 
     def _check_geometry(self, refuse: Callable[[bool, str], None]) -> None:
@@ -181,15 +193,30 @@ class TrainingConfig(Settings):
         net.compute_dtype = getattr(torch, self.precision)
         return net
 
-    def build_loss(self, distance: Distance | None = None) -> NVLoss:
-        """`distance` is that of the perceptual term, if the run has one."""
+    def load_base(self, device: torch.device | str) -> NVPrecond | None:
+        """`base`, frozen, if the run has one. Raises UserError unless it is a base network."""
+        import torch
+
+        from training.model_io import load_network
+
+        if self.base is None:
+            return None
+        net = load_network(self.base, device)
+        if net.super_res:
+            raise UserError("`base` is a super-resolution network: give it a base network")
+        return net.freeze(getattr(torch, self.precision))
+
+    def build_loss(self, distance: Distance | None = None, base: NVPrecond | None = None) -> NVLoss:
+        """`distance` is that of the perceptual term, `base` the network of `load_base`, if the run has them."""
+        from training.cascade import BaseViews
         from training.encodings import Encodings
         from training.loss import NVLoss, PerceptualTerm
 
         term = (
             PerceptualTerm(distance, self.perceptual, self.perceptual_sigma) if distance and self.perceptual else None
         )
-        return NVLoss(self.P_mean, self.P_std, self.network.sigma_data, Encodings(self.network), term)
+        views = None if base is None else BaseViews(base, self.base_mix)
+        return NVLoss(self.P_mean, self.P_std, self.network.sigma_data, Encodings(self.network), term, views)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings for JSON."""

@@ -11,6 +11,7 @@ from torch import nn
 from torch_utils.batches import Batch
 from torch_utils.cameras import pixels_to_float
 from torch_utils.random import SeededGenerators
+from training.cascade import BaseViews
 from training.encodings import Encodings
 from training.network_config import EncodingConfig
 
@@ -42,7 +43,8 @@ class NVLoss:
     """w/exp(u) (D - y)^2 + u per element, w = (sigma^2 + sigma_d^2) / (sigma sigma_d)^2, ln sigma ~ N(P_mean, P_std^2).
 
     u is the network's own log-variance: it balances noise levels, and makes the loss comparable across them.
-    `encodings` are those of the network. `perceptual` is added to every element, where there is one.
+    `encodings` are those of the network. `perceptual` is added to every element, where there is one. `base` makes some
+    of what super-resolution is given.
     """
 
     P_mean: float = -0.8
@@ -50,6 +52,7 @@ class NVLoss:
     sigma_data: float = 0.5
     encodings: Encodings = field(default_factory=lambda: Encodings(EncodingConfig()))
     perceptual: PerceptualTerm | None = None
+    base: BaseViews | None = None
 
     def __call__(self, net: nn.Module, batch: Batch, generators: SeededGenerators) -> torch.Tensor:
         """Loss of each element, float32 [B, 3, R, R]. Noise comes from the images' own generators.
@@ -58,6 +61,8 @@ class NVLoss:
         """
         y = pixels_to_float(batch.target)
         src, conditioning_image = self.encodings.batch_input(batch), self.encodings.conditioning_image(y)
+        if self.base is not None and conditioning_image is not None:
+            conditioning_image = self.base(batch, conditioning_image, generators)
         sigma = (generators.randn([], y.device) * self.P_std + self.P_mean).exp()
         noise = generators.randn_like(y) * sigma.reshape(-1, 1, 1, 1)
         denoised, u = net(

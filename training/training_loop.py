@@ -69,7 +69,7 @@ class Trainer:
         if config.init is not None:
             copy_weights(config.init, self.net)
         self.net = channels_last(self.net.train().to(device))
-        self.loss = own_loss or config.build_loss()
+        self.loss = own_loss or config.build_loss(base=config.load_base(device))
         self.depth_model = choose_depth_model(config.depth_model, config.needs_depth, device)
         self.ema = PowerFunctionEMA(self.net, config.ema_stds)
         fused = device.type in ("cpu", "cuda")
