@@ -220,7 +220,7 @@ def _is_count(value: Any, least: int, most: int) -> bool:
 
 
 def _starts(counts: Sequence[int]) -> list[int]:
-    return [0, *np.cumsum(list(counts))[:-1].tolist()]
+    return np.cumsum([0, *counts])[:-1].tolist()
 
 
 def verify_pack(folder: Path, workers: int = 1) -> Iterator[str]:

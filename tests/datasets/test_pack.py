@@ -304,3 +304,15 @@ def test_an_index_that_is_wrong_inside(tmp_path: Path, change: dict) -> None:
     with pytest.raises(UserError, match="pack anew") as caught:
         PackedClips(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_shard_without_clips_gives_none(pack: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "test"
+    shutil.copytree(pack / "test", copy)
+    index = json.loads((copy / "pack.json").read_text())
+    names = PackedClips(copy).names
+    index["shards"].insert(0, {"file": "none.safetensors", "sha256": "0", "clips": {}})
+    (copy / "pack.json").write_text(json.dumps(index))
+    clips = PackedClips(copy)
+    assert clips.names == names
+    assert [clips.open(number).name for number in range(len(names))] == names
