@@ -7,7 +7,10 @@ import os
 import re
 import secrets
 import stat
+import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +23,8 @@ _COUNT_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _LONGEST_NAME = 100  # characters, of four bytes each at most: file systems take 255 bytes, suffixes included
 _OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")  # lead to what is open, also to files
 _MOST_COUNT = 1 << 60
+# What zipfile says of damage; of encryption, and of what it does not know, it says RuntimeError.
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
 MOST_SEED = (1 << 64) - 1  # that torch takes
 _MAX_SEEDS = 1 << 24  # a longer list is a slip of the pen, and would fill the memory
 

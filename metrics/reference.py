@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 
 from dnnlib import UserError
 from dnnlib.text_files import parse_json
-from dnnlib.util import atomic_path
+from dnnlib.util import ZIP_DAMAGE, atomic_path
 from metrics.definitions import FEATURE_METRICS
 from metrics.detectors import Detector, DetectorInfo
 from metrics.frechet import Moments
@@ -73,7 +72,7 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
             detectors = {name: DetectorInfo(**info) for name, info in about["detectors"].items()}
     except FileNotFoundError:
         raise UserError(f"there is no reference file {path}; make one with: calculate_metrics.py ref") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+    except (*ZIP_DAMAGE, OSError, KeyError, TypeError, AttributeError, MemoryError):
         raise UserError(f"{path} is no reference file; make one with: calculate_metrics.py ref") from None
     return Reference(moments, detectors)
 

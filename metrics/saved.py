@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from einops import rearrange
 from datasets.pairs import FramePair
 from dnnlib import UserError
 from dnnlib.imaging import read_image
-from dnnlib.util import check_regular, one_line
+from dnnlib.util import ZIP_DAMAGE, check_regular, one_line
 from metrics.table import format_indices
 from metrics.views import Views
 from torch_utils.depth import read_stored_depth
@@ -58,7 +57,7 @@ class Archive:
             archive = zipfile.ZipFile(root)
         except FileNotFoundError:
             raise UserError(f"there is no folder or zip file {root}") from None
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        except (*ZIP_DAMAGE, OSError):
             raise UserError(f"{root} is neither a folder nor a whole zip file") from None
         return cls(root, sorted(name for name in archive.namelist() if not name.endswith("/")), archive)
 
@@ -74,7 +73,7 @@ class Archive:
             return _NamedBytes(data, f"{self.root}/{name}")
         except UserError:
             raise
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error):
+        except (*ZIP_DAMAGE, OSError):
             raise UserError(f"{self.root}/{name} is damaged: make the zip file again") from None
 
     def image(self, name: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import check_regular, one_line
+from dnnlib.util import ZIP_DAMAGE, check_regular, one_line
 from torch_utils.pickle_check import PickleError, check_pickle
 
 _MOST_OPCODES = 1_000_000  # a chunk of 100 MB of pixelSplat: some 100,000
@@ -31,8 +31,7 @@ def load_tensor_file(path: str | Path) -> Any:
     except (OSError, PickleError):
         raise
     except (
-        *(RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
-        *(NotImplementedError, MemoryError, OverflowError, pickle.UnpicklingError, zipfile.BadZipFile),
+        *(*ZIP_DAMAGE, LookupError, TypeError, AttributeError, AssertionError, MemoryError, pickle.UnpicklingError),
     ) as error:  # what torch and zipfile say of damage
         raise ValueError(one_line(str(error).partition("\n")[0]) or type(error).__name__) from None
     for tensor in tensors_in(content):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.util import UserError, atomic_path, one_line
+from dnnlib.util import ZIP_DAMAGE, UserError, atomic_path, one_line
 from torch_utils.tensor_files import load_tensor_file, tensors_in
 
 _KEPT = 2
@@ -75,7 +75,7 @@ def _check_sums(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except ZIP_DAMAGE as error:
         raise ValueError(str(error)) from None
     if broken:
         raise ValueError(f"wrong checksum of {broken}")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from dnnlib.util import UserError, check_regular, one_line
+from dnnlib.util import ZIP_DAMAGE, UserError, check_regular, one_line
 
 _MOST_BYTES = 1 << 30  # of camera files: a COLMAP model of a thousand pictures has a third of that
 _MOST_DEPTH = 16  # folders within folders
@@ -46,7 +45,7 @@ def _unpack(archive: Path, names: Sequence[str], target: Path) -> Path:
                 with content.open(member) as source, (folder / path.name).open("wb") as file:
                     left -= _copy(source, file, left)
                 folders.append(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except ZIP_DAMAGE as error:
         if isinstance(error, UserError):
             raise UserError(f"{archive}: {error}") from None
         raise UserError(f"{archive} is damaged, encrypted, or no ZIP archive ({one_line(error, 80)})") from None

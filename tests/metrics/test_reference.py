@@ -57,3 +57,13 @@ def test_reference_files_that_are_none(tmp_path: Path, content: bytes) -> None:
     np.savez(path, mean=np.zeros(3))
     with pytest.raises(UserError, match="is no reference file"):
         load_reference(path)
+
+
+def test_a_reference_of_a_later_zip_is_none(tmp_path: Path) -> None:
+    """What zipfile does not know is no BadZipFile."""
+    np.savez(tmp_path / "ref.npz", about=np.array("{}"))
+    content = bytearray((tmp_path / "ref.npz").read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 101  # the version of ZIP that is needed, times ten
+    (tmp_path / "ref.npz").write_bytes(content)
+    with pytest.raises(UserError, match="no reference file"):
+        load_reference(tmp_path / "ref.npz")
