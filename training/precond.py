@@ -178,7 +178,8 @@ class NVPrecond(nn.Module):
         c_noise = sigma.flatten().log() / 4
 
         m = self.encodings.mean(told)
-        x = torch.cat([c_in * (dst - m), *self.encodings.input(told)], dim=1).to(self._dtype(dst.device))
+        parts = (c_in * (dst - m), *self.encodings.input(told))
+        x = torch.cat([part.to(self._dtype(dst.device)) for part in parts], dim=1)
         distances = self.encodings.distances(told) or None
         output = self.unet(x, c_noise, prepared.geometry, features, distances).to(torch.float32)
         f, *choices = output.split([self.arguments.img_channels, *self.encodings.choices], dim=1)
