@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import torch
 
+from dnnlib.cli import Command
 from dnnlib.util import UserError
 from training.encodings import PlaneSweep
 from training.model_io import load_network, save_network
@@ -33,14 +34,14 @@ def with_more_planes(net: NVPrecond, between: int, matching: bool) -> NVPrecond:
     grown = NVPrecond(**replace(old, plane_sweep=planes, plane_matching=matching or old.plane_matching).to_dict())
     name = f"unet.enc.{old.img_resolution}x{old.img_resolution}_conv.weight"
     state, channels = net.state_dict(), grown.state_dict()[name].shape[1]
-    state[name] = _at(_input_places(grown, step, channels), state[name], channels)
+    state[name] = _at(_input_places(net, grown, step, channels), state[name], channels)
     state[_OUTPUT] = torch.cat([state[_OUTPUT][: old.img_channels], _between(state[_OUTPUT][old.img_channels :], step)])
     grown.load_state_dict(state)
     grown.typical_depth = net.typical_depth
     return grown
 
 
-def _input_places(grown: NVPrecond, step: int, channels: int) -> torch.Tensor:
+def _input_places(net: NVPrecond, grown: NVPrecond, step: int, channels: int) -> torch.Tensor:
     """Which of the input channels of the grown denoiser are the old ones, in their order."""
     config, before = grown.arguments, grown.arguments.img_channels
     for part in grown.encodings.parts:
@@ -50,6 +51,8 @@ def _input_places(grown: NVPrecond, step: int, channels: int) -> torch.Tensor:
     kept, colours = torch.arange(0, config.plane_sweep, step), config.img_channels
     places = [torch.arange(before), (before + kept[:, None] * colours + torch.arange(colours)).flatten()]
     places.append(before + colours * config.plane_sweep + kept)  # where each lies outside the source view
+    if net.arguments.plane_matching:
+        places.append(before + (colours + 1) * config.plane_sweep + kept)
     return torch.cat([*places, torch.arange(before + part.input_channels, channels)])
 
 
@@ -69,7 +72,7 @@ def _between(rows: torch.Tensor, step: int) -> torch.Tensor:
     return torch.lerp(rows[low], rows[high], share)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--net", required=True, help="File or name.")
 @click.option("--between", type=click.IntRange(min=0), default=1, show_default=True, help="New planes between two.")
 @click.option("--matching", is_flag=True, help="Add the matching cost of super-resolution.")
