@@ -72,7 +72,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, rows: slice) -> Batch:
+    def __getitem__(self, rows: slice | list[int]) -> Batch:
         return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> Batch:

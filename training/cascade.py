@@ -38,9 +38,10 @@ class BaseViews:
         if not rows:
             return low
         net, side, own = self.net, self.net.img_resolution, generators[rows]
-        geometry = resize_geometry(batch.geometry[rows], low.shape[-1], side)
-        small = replace(batch, source=resize_image(batch.source[rows], side, side), geometry=geometry, depth=None)
-        denoise = guided_denoiser(net, net.encodings.batch_input(small), geometry, randn_like=own.randn_like)
+        some = batch[rows]
+        geometry = resize_geometry(some.geometry, low.shape[-1], side)
+        src = net.encodings.batch_input(replace(some, source=resize_image(some.source, side, side), depth=None))
+        denoise = guided_denoiser(net, src, geometry, randn_like=own.randn_like)
         noise = own.randn((net.arguments.img_channels, side, side), low.device)
         views = edm_sampler(denoise, noise, _MEAN, randn_like=own.randn_like)
         low = low.clone()
