@@ -15,9 +15,8 @@ from training.cascade import BaseViews
 from training.encodings import Encodings
 from training.network_config import EncodingConfig
 
-Distance = Callable[
-    [torch.Tensor, torch.Tensor], torch.Tensor
-]  # of two batches in [-1, 1], be they empty, a number per image: [B]
+# Of two batches in [-1, 1], be they empty, a number per image: [B].
+Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # Of a network, which may be wrapped for several processes, a batch, and the randomness of its images: float32 [B, ..].
 Loss = Callable[[nn.Module, Batch, SeededGenerators], torch.Tensor]
 
