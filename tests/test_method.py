@@ -69,7 +69,7 @@ def test_kornia_warps_show_what_is_behind_the_camera() -> None:
         theirs = kornia.geometry.transform.homography_warp(
             image, homography, (32, 32), normalized_coordinates=False, padding_mode=padding_mode
         )
-        return planes[:, 0], inside[:, 0], theirs
+        return planes[:, :, 0], inside, theirs
 
     _, inside, theirs = both(torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0])), "zeros")
     assert not inside.any()

@@ -112,22 +112,20 @@ def sweep_planes(
         inverse_depths: of the planes [P], in one over the unit of the pose.
 
     Returns:
-        Views [B, P, C, R, R], bilinear, their border going on outwards; bool [B, P, 1, R, R], which pixels lie inside.
+        Views [B, C, P, R, R], bilinear, their border going on outwards; bool [B, P, R, R], which pixels lie inside.
     """
     batch, _, height, width = image.shape
-    pixels = pixel_centers(width, height).to(pose)
-    rays = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=-1) @ torch.linalg.inv(k_target).mT
-    rotated = rays @ pose[:, :3, :3].mT @ k_source.mT  # [B, R*R, 3]
-    shift = (pose[:, :3, 3:].mT @ k_source.mT)[:, None]  # [B, 1, 1, 3]
-    points = rotated[:, None] + inverse_depths.to(pose)[:, None, None] * shift
-    ahead = points[..., 2:] > 0
     # grid_sample counts from -1, the left edge of the first pixel, to 1, the right edge of the last.
-    scale = torch.tensor([2 / width, 2 / height], dtype=points.dtype, device=points.device)
-    grid = points[..., :2] / points[..., 2:].clamp(min=1e-6) * scale - 1
-    inside = (ahead.squeeze(-1) & (grid.abs().amax(dim=-1) <= 1)).reshape(batch, -1, 1, height, width)
-    grid = grid.clamp(-2, 2).reshape(batch, -1, width, 2)
+    unit = torch.tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]], dtype=pose.dtype, device=pose.device)
+    to_grid = unit @ k_source
+    pixels = F.pad(pixel_centers(width, height).to(pose), (0, 1), value=1.0).mT
+    turned = to_grid @ pose[:, :3, :3] @ torch.linalg.inv(k_target) @ pixels  # [B, 3, R*R]
+    shift = to_grid @ pose[:, :3, 3:] * inverse_depths.to(pose)  # [B, 3, P]
+    xy, z = (turned[:, :, None] + shift[..., None]).split([2, 1], dim=1)
+    inside = (z > 0) & (xy.abs().amax(dim=1, keepdim=True) <= z)
+    grid = (xy / z.clamp(min=1e-6)).clamp(-2, 2).reshape(batch, 2, -1, width).movedim(1, -1)
     planes = F.grid_sample(image, grid.to(image), padding_mode="border", align_corners=False)
-    return rearrange(planes, "b c (p y) x -> b p c y x", p=len(inverse_depths)), inside
+    return planes.unflatten(2, (-1, height)), inside.squeeze(1).unflatten(2, (height, width))
 
 
 def warp_depth(

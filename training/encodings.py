@@ -166,22 +166,22 @@ class PlaneSweep(Encoding):
         return self.nearest * torch.linspace(0, 1, self.choices) ** self.spacing
 
     def prepare(self, given: Conditioning, net: NVPrecond) -> Tensors:
-        """Planes [B, P, 3, R, R], where each lies outside the source view [B, P, R, R], and what of them is blended."""
+        """Planes [B, 3, P, R, R], where each lies outside the source view [B, P, R, R], and what of them is blended."""
         planes, inside = sweep_planes(given.image, *given.cameras, self.inverse_depths().to(given.image.device))
-        outside = (~inside).squeeze(2).to(planes)
-        blended = planes - shrink_and_enlarge(planes.flatten(0, 1)).view_as(planes) if self.details else planes
+        outside = (~inside).to(planes)
+        blended = planes - shrink_and_enlarge(planes.flatten(1, 2)).view_as(planes) if self.details else planes
         return planes, outside, blended
 
     def input(self, told: Tensors) -> Tensors:
         planes, outside, _ = told
-        return rearrange(planes, "b p c y x -> b (p c) y x"), outside
+        return rearrange(planes, "b c p y x -> b (p c) y x"), outside
 
     def mean(self, told: Tensors) -> torch.Tensor:
-        return told[2].mean(dim=1)
+        return told[2].mean(dim=2)
 
     def blend(self, told: Tensors, choice: torch.Tensor, net: NVPrecond) -> torch.Tensor:
         weights_BP = (net.get_parameter("blend_gain") * choice).softmax(dim=1)
-        return (weights_BP[:, :, None] * told[2]).sum(dim=1)
+        return (weights_BP[:, None] * told[2]).sum(dim=2)
 
 
 class MatchedPlaneSweep(PlaneSweep):
@@ -206,7 +206,7 @@ class MatchedPlaneSweep(PlaneSweep):
 
     def input(self, told: Tensors) -> Tensors:
         *swept, small_planes, image = told
-        return *super().input(tuple(swept)), (small_planes - image[:, None]).abs().mean(dim=2)
+        return *super().input(tuple(swept)), (small_planes - image[:, :, None]).abs().mean(dim=1)
 
 
 class EpipolarBias(Encoding):

@@ -305,7 +305,7 @@ def sweep(view: View, target: Camera, inverse_depths: list[float]) -> tuple[torc
     image = view.image[None].to(torch.float64)
     pair = (pose, view.camera.intrinsics[None], target.intrinsics[None])
     planes, inside = sweep_planes(image, *pair, torch.tensor(inverse_depths))
-    return planes[0], inside[0, :, 0]
+    return planes[0].transpose(0, 1), inside[0]
 
 
 def test_same_camera_gives_the_picture_back_at_every_depth() -> None:
@@ -360,9 +360,9 @@ def test_a_plane_that_moves_by_three_pixels_leaves_three_columns_outside() -> No
     pose[0, 0, 3] = 3 / focal / 0.5
     planes, inside = sweep_planes(image, pose, k, k, torch.tensor([0.0, 0.5]))
     assert inside[0, 0].all()
-    assert inside[0, 1, 0].sum(dim=1).tolist() == [side - 3] * side
-    assert not inside[0, 1, 0, :, -3:].any()
-    torch.testing.assert_close(planes[0, 1, :, :, :-3], image[0, :, :, 3:], rtol=0, atol=1e-4)
+    assert inside[0, 1].sum(dim=1).tolist() == [side - 3] * side
+    assert not inside[0, 1, :, -3:].any()
+    torch.testing.assert_close(planes[0, :, 1, :, :-3], image[0, :, :, 3:], rtol=0, atol=1e-4)
 
 
 def test_a_homography_is_applied_where_the_image_is() -> None:

@@ -90,10 +90,10 @@ def test_channels_of_the_denoiser_are_in_the_order_of_the_weights() -> None:
     _, (coordinates,), (planes, outside, details) = prepared.told
     c_in = 1 / math.sqrt(2.0**2 + 0.5**2)
     expected = [
-        c_in * (dst - conditioning_image - details.mean(dim=1)),
+        c_in * (dst - conditioning_image - details.mean(dim=2)),
         conditioning_image,
         coordinates,
-        planes.flatten(1, 2),
+        planes.transpose(1, 2).flatten(1, 2),
         outside,
     ]
     torch.testing.assert_close(seen[0], torch.cat(expected, dim=1))
@@ -107,13 +107,13 @@ def test_matching_costs_vanish_where_the_depth_of_a_plane_is_true() -> None:
     src = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     geometry = geometry_of(torch.eye(3), (2.0, 0, 0))
     planes, *_ = PlaneSweep(config, channels=3).prepare(Conditioning(src, None, geometry), None)
-    low = shrink_and_enlarge(planes[:, 2])
+    low = shrink_and_enlarge(planes[:, :, 2])
     told = sweep.prepare(Conditioning(src, None, geometry, low), None)
     seen, outside, costs = sweep.input(sweep.draw(told, torch.zeros_like))
     assert costs.shape == outside.shape == (1, 4, SIDE, SIDE)
     assert float(costs[:, 2].max()) < 1e-6
     assert all(float(costs[:, plane].mean()) > 0.05 for plane in (0, 1, 3))
-    assert torch.equal(seen, planes.flatten(1, 2))
+    assert torch.equal(seen, planes.transpose(1, 2).flatten(1, 2))
     noisy = sweep.input(sweep.draw(told, torch.ones_like))[2]
     torch.testing.assert_close(noisy[:, 2], torch.full((1, SIDE, SIDE), 0.1))
 

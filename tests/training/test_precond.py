@@ -262,16 +262,16 @@ def test_an_untrained_network_with_a_plane_sweep_expects_the_mean_of_the_planes(
     net = NVPrecond(**TINY, plane_sweep=4, sigma_data=0.1)
     src, geometry = torch.rand(1, 3, 16, 16), camera_moved_by(0.2)
     ((planes, _, _),) = net.prepare(src, geometry).told
-    torch.testing.assert_close(planes[:, 0], src, atol=1e-4, rtol=0)  # infinitely far away, nothing moves
-    assert float((planes[:, 3] - src).abs().mean()) > 0.02
+    torch.testing.assert_close(planes[:, :, 0], src, atol=1e-4, rtol=0)  # infinitely far away, nothing moves
+    assert float((planes[:, :, 3] - src).abs().mean()) > 0.02
     denoised = net(src, 1e4 * torch.randn(1, 3, 16, 16), torch.tensor([1e4]), geometry)
-    torch.testing.assert_close(denoised, planes.mean(dim=1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(denoised, planes.mean(dim=2), atol=1e-4, rtol=0)
 
 
 def test_super_resolution_with_a_plane_sweep_adds_the_details_of_the_planes() -> None:
     net = NVPrecond(**TINY, plane_sweep=4, sigma_data=0.1, super_res=True, noisy_sr=0)
     src, conditioning_image, geometry = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16), camera_moved_by(0.2)
-    mean = net.prepare(src, geometry, conditioning_image).told[1][0].mean(dim=1)
+    mean = net.prepare(src, geometry, conditioning_image).told[1][0].mean(dim=2)
     denoised = net(src, 1e4 * torch.randn(1, 3, 16, 16), torch.tensor([1e4]), geometry, conditioning_image)
     torch.testing.assert_close(denoised, conditioning_image + mean - shrink_and_enlarge(mean), atol=1e-4, rtol=0)
 
