@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 
 from torch_utils.cameras import Camera, View, pixel_centers, relative_pose
 

@@ -62,7 +62,7 @@ def test_planes_are_weighed_by_a_softmax_of_three_times_the_choices() -> None:
     assert net.blend_gain.item() == 3.0
     assert NVPrecond(**TINY, plane_sweep=3, plane_blend_gain=1.5).blend_gain.item() == 1.5
     (sweep,) = net.encodings.parts
-    planes = torch.tensor([1.0, 10.0, 100.0]).reshape(1, 3, 1, 1, 1).expand(1, 3, 3, 1, 1)
+    planes = torch.tensor([1.0, 10.0, 100.0]).reshape(1, 1, 3, 1, 1).expand(1, 3, 3, 1, 1)
     choice = torch.tensor([0.2, 0.0, -0.4]).reshape(1, 3, 1, 1)
     weights = [math.exp(0.6), 1.0, math.exp(-1.2)]
     expected = (weights[0] + 10 * weights[1] + 100 * weights[2]) / sum(weights)
