@@ -91,11 +91,13 @@ def _spread(factor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def _channels_last(x: torch.Tensor) -> torch.Tensor:
-    """x [B, C, R, R] as convolutions with weights in this layout want it, made once for them and their gradients.
+    """x [B, C, R, R] as convolutions with channels-last weights on CPUs want it, once for them and their gradients.
 
-    Of a hundred channels at once, the conversion takes four times as long on CPUs.
+    Of a hundred channels at once, the conversion takes four times as long. Other devices convert as they like.
     """
     layout = torch.channels_last
+    if x.device.type != "cpu":
+        return x
     if x.shape[1] <= _FEW_CHANNELS or x.is_contiguous(memory_format=layout):
         return x.contiguous(memory_format=layout)
     return torch.cat([part.contiguous(memory_format=layout) for part in x.split(16, dim=1)], dim=1)
@@ -246,7 +248,7 @@ class MPConv(nn.Module):
     def _apply_weight(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if weight.ndim == 2:
             return F.linear(x, weight)
-        if not weight.is_contiguous():
+        if not weight.is_contiguous():  # its channels come last
             x = _channels_last(x)
         return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
 

@@ -190,6 +190,19 @@ def test_silu_of_unit_noise_times_its_gain_has_unit_magnitude() -> None:
     assert (F.silu(x) * MP_SILU_GAIN).square().mean().sqrt().item() == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize("channels", [20, 82])
+def test_a_convolution_with_channels_last_is_the_same(channels: int) -> None:
+    """Many channels are converted in parts; where the gradient goes as well."""
+    layer, x = MPConv(channels, 8, 3), torch.randn(2, channels, 12, 12, requires_grad=True)
+    expected = layer(x)
+    (expected_gradient,) = torch.autograd.grad(expected.square().sum(), x)
+    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    y = layer(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), x)[0], expected_gradient, rtol=0, atol=1e-4)
+
+
 def test_a_frozen_layer_is_neither_trained_nor_normalised_again() -> None:
     layer, x = MPConv(4, 6, 3, gain=0.5).train(), torch.randn(2, 4, 8, 8)
     layer.freeze(torch.float32)

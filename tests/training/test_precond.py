@@ -7,7 +7,7 @@ import torch
 
 from dnnlib.util import UserError
 from tests.golden import TINY, golden_network, relative_error, tensors, tiny_network, vectors
-from torch_utils.cameras import Camera
+from torch_utils.cameras import Camera, resize_image
 from torch_utils.geometry_vector import GEOMETRY_DIM, geometry_vector
 from training.conditioning import Prepared, normalize_inverse_depth, shrink_and_enlarge, warp_grid
 from training.model_io import load_network
@@ -309,6 +309,7 @@ def test_shrink_and_enlarge_keeps_what_a_quarter_of_the_size_can_show() -> None:
     assert float(inner.abs().max()) < 1e-3
     noise = torch.randn(1, 3, 64, 64)
     assert float(shrink_and_enlarge(noise).std()) < 0.4 * float(noise.std())
+    torch.testing.assert_close(shrink_and_enlarge(noise), resize_image(resize_image(noise, 16, 16), 64, 64))
 
 
 @pytest.mark.parametrize("config", CONFIGS)
