@@ -43,17 +43,13 @@ def with_more_planes(net: NVPrecond, between: int, matching: bool) -> NVPrecond:
 
 def _input_places(net: NVPrecond, grown: NVPrecond, step: int, channels: int) -> torch.Tensor:
     """Which of the input channels of the grown denoiser are the old ones, in their order."""
-    config, before = grown.arguments, grown.arguments.img_channels
-    for part in grown.encodings.parts:
-        if isinstance(part, PlaneSweep):
-            break
-        before += part.input_channels
-    kept, colours = torch.arange(0, config.plane_sweep, step), config.img_channels
-    places = [torch.arange(before), (before + kept[:, None] * colours + torch.arange(colours)).flatten()]
-    places.append(before + colours * config.plane_sweep + kept)  # where each lies outside the source view
-    if net.arguments.plane_matching:
-        places.append(before + (colours + 1) * config.plane_sweep + kept)
-    return torch.cat([*places, torch.arange(before + part.input_channels, channels)])
+    (old,), (new,) = ([part for part in of.encodings.parts if isinstance(part, PlaneSweep)] for of in (net, grown))
+    parts = grown.encodings.parts
+    before = net.arguments.img_channels + sum(part.input_channels for part in parts[: parts.index(new)])
+    # A matching cost that is new comes last, behind as many channels as there were.
+    kept = [place for place, plane in enumerate(new.plane_of_channel) if plane % step == 0][: old.input_channels]
+    after = torch.arange(before + new.input_channels, channels)
+    return torch.cat([torch.arange(before), before + torch.tensor(kept), after])
 
 
 def _at(places: torch.Tensor, weight: torch.Tensor, channels: int) -> torch.Tensor:

@@ -153,11 +153,15 @@ class PlaneSweep(Encoding):
 
     Besides their pictures the denoiser gets, for each plane, where it shows nothing of the source view. A softmax over
     its `choices`, one per plane, weighs the planes; with super-resolution it weighs their details alone.
+
+    Attributes: plane_of_channel: which plane each of its input channels tells of.
     """
 
     def __init__(self, config: EncodingConfig, channels: int) -> None:
+        planes = range(config.plane_sweep)
         self.choices = config.plane_sweep
-        self.input_channels = (channels + 1) * config.plane_sweep
+        self.plane_of_channel = [plane for plane in planes for _ in range(channels)] + [*planes]
+        self.input_channels = len(self.plane_of_channel)
         self.nearest, self.spacing, self.details = config.plane_nearest, config.plane_spacing, config.super_res
         self.learned = {"blend_gain": config.plane_blend_gain}
 
@@ -193,7 +197,8 @@ class MatchedPlaneSweep(PlaneSweep):
 
     def __init__(self, config: EncodingConfig, channels: int) -> None:
         super().__init__(config, channels)
-        self.input_channels += config.plane_sweep
+        self.plane_of_channel += range(config.plane_sweep)
+        self.input_channels = len(self.plane_of_channel)
         self.noise = config.noisy_sr
 
     def prepare(self, given: Conditioning, net: NVPrecond) -> Tensors:
