@@ -58,12 +58,11 @@ _TINY = dict(
 )
 _TINY_32 = dict(resolution=32, batch=16, channels=32, channel_mult=[1, 2, 2], **_TINY)
 _TINY_128 = dict(resolution=128, batch=4, channels=16, channel_mult=[1, 1, 2, 2], attn_resolutions=[16], **_TINY)
-_SWEPT = dict(no_time_enc=True, plane_sweep=8)
 TRAINING: dict[str, dict[str, Any]] = {
     "vivid-base":   dict(duration=2**30, **_64),
     "vivid-uncond": dict(duration=2**29, uncond=True, **_64),
     "vivid-sr":     dict(duration=2**28, sr_training=True, noisy_sr=0.25, **_SR),
-    "vivid-tiny-base":   dict(duration=2**16, P_mean=-1.6, sigma_data=0.1, **_SWEPT, **_TINY_32),
+    "vivid-tiny-base":   dict(duration=2**16, P_mean=-1.6, sigma_data=0.1, no_time_enc=True, plane_sweep=8, **_TINY_32),
     "vivid-tiny-uncond": dict(duration=2**15, P_mean=-0.6, uncond=True, **_TINY_32),
-    "vivid-tiny-sr":     dict(duration=2**16, P_mean=-2.3, sigma_data=0.05, sr_training=True, noisy_sr=0.02, **_SWEPT, **_TINY_128),
+    "vivid-tiny-sr":     dict(duration=2**16, P_mean=-2.3, sigma_data=0.05, sr_training=True, noisy_sr=0.02, no_time_enc=True, plane_sweep=15, plane_matching=True, **_TINY_128),
 }  # fmt: skip
