@@ -1,7 +1,7 @@
 """A network with a plane sweep becomes one with more planes, to train on from what it knows.
 
-    python -m benchmarks.more_planes --net=vivid-tiny-sr --between=1 --matching --out=runs/sr15.safetensors
-    python train_nvs.py --preset=vivid-tiny-sr --init=runs/sr15.safetensors --plane-sweep=15 --plane-matching --data=DIR
+    python -m benchmarks.more_planes --net=vivid-tiny-sr --between=1 --out=runs/sr29.safetensors
+    python train_nvs.py --preset=vivid-tiny-sr --init=runs/sr29.safetensors --plane-sweep=29 --data=DIR
 
 Between each two of the P planes come `--between` new ones. The old planes lie where they lay and count as they did; the
 denoiser does not look at the new ones yet, nor at `--matching`, and chooses them as it chooses their neighbours.
@@ -47,7 +47,7 @@ def _input_places(net: NVPrecond, grown: NVPrecond, step: int, channels: int) ->
     parts = grown.encodings.parts
     before = net.arguments.img_channels + sum(part.input_channels for part in parts[: parts.index(new)])
     # A matching cost that is new comes last, behind as many channels as there were.
-    kept = [place for place, plane in enumerate(new.plane_of_channel) if plane % step == 0][: old.input_channels]
+    kept = [place for place, plane in enumerate(new.plane_of_channel()) if plane % step == 0][: old.input_channels]
     after = torch.arange(before + new.input_channels, channels)
     return torch.cat([torch.arange(before), before + torch.tensor(kept), after])
 

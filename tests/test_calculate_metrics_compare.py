@@ -29,7 +29,7 @@ def test_the_demo_beats_a_shaken_copy_of_itself(tmp_path: Path, monkeypatch: pyt
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.5 * parameter.std(correction=0) * torch.randn(parameter.shape, generator=generator))
-        net.get_parameter("unet.out_gain").mul_(4)  # louder than before: alone, the planes would still be a fair guess
+        net.get_parameter("unet.out_gain").mul_(4)  # and loud: alone, the planes would still be a fair guess
     save_network(tmp_path / "shaken.safetensors", net)
     for name, options in (("demo", ()), ("shaken", (f"--sr-model={tmp_path / 'shaken.safetensors'}",))):
         succeed(main, *GEN, f"--pairs={TINY / 'pairs.jsonl'}", "--num=4", f"--outdir={tmp_path / name}", *options)

@@ -153,15 +153,11 @@ class PlaneSweep(Encoding):
 
     Besides their pictures the denoiser gets, for each plane, where it shows nothing of the source view. A softmax over
     its `choices`, one per plane, weighs the planes; with super-resolution it weighs their details alone.
-
-    Attributes: plane_of_channel: which plane each of its input channels tells of.
     """
 
     def __init__(self, config: EncodingConfig, channels: int) -> None:
-        planes = range(config.plane_sweep)
-        self.choices = config.plane_sweep
-        self.plane_of_channel = [plane for plane in planes for _ in range(channels)] + [*planes]
-        self.input_channels = len(self.plane_of_channel)
+        self.choices, self.colours = config.plane_sweep, channels
+        self.input_channels = len(self.plane_of_channel())
         self.nearest, self.spacing, self.details = config.plane_nearest, config.plane_spacing, config.super_res
         self.learned = {"blend_gain": config.plane_blend_gain}
 
@@ -180,6 +176,11 @@ class PlaneSweep(Encoding):
         planes, outside, _ = told
         return rearrange(planes, "b c p y x -> b (p c) y x"), outside
 
+    def plane_of_channel(self) -> list[int]:
+        """Which plane each channel of `input` tells of."""
+        planes = range(self.choices)
+        return [plane for plane in planes for _ in range(self.colours)] + [*planes]
+
     def mean(self, told: Tensors) -> torch.Tensor:
         return told[2].mean(dim=2)
 
@@ -197,8 +198,6 @@ class MatchedPlaneSweep(PlaneSweep):
 
     def __init__(self, config: EncodingConfig, channels: int) -> None:
         super().__init__(config, channels)
-        self.plane_of_channel += range(config.plane_sweep)
-        self.input_channels = len(self.plane_of_channel)
         self.noise = config.noisy_sr
 
     def prepare(self, given: Conditioning, net: NVPrecond) -> Tensors:
@@ -212,6 +211,9 @@ class MatchedPlaneSweep(PlaneSweep):
     def input(self, told: Tensors) -> Tensors:
         *swept, small_planes, image = told
         return *super().input(tuple(swept)), (small_planes - image[:, :, None]).abs().mean(dim=1)
+
+    def plane_of_channel(self) -> list[int]:
+        return [*super().plane_of_channel(), *range(self.choices)]
 
 
 class EpipolarBias(Encoding):
