@@ -25,8 +25,8 @@ def probe(sampler: NovelViewSampler, batch: int, evaluations: int = 1) -> None:
     """Make `batch` grey images with so few evaluations of each network; memory is that of a whole sample."""
     side, depth = sampler.net.img_resolution, torch.ones(sampler.net.img_resolution, sampler.net.img_resolution)
     view = View(torch.full((3, side, side), 128, dtype=torch.uint8), Camera.from_fov(_FOV_DEG, side, side), depth)
-    config = replace(sampler.config, num_steps=evaluations, solver="euler", guidance_interval=None)
-    short = replace(sampler, config=config)
+    euler = replace(sampler.config, num_steps=evaluations, solver="euler", guidance_interval=None)
+    short = replace(sampler, config=replace(euler, sr_num_steps=None, sr_solver=None))
     conditioning_image = torch.zeros(batch, 3, side, side, device=sampler.device) if sampler.net.super_res else None
     short([view] * batch, [view.camera] * batch, range(batch), conditioning_image)
 

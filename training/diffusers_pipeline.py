@@ -31,10 +31,10 @@ from torch_utils.random import SeededGenerators
 from training.generation import NovelViewSampler
 from training.precond import NVPrecond
 from training.sampling import Denoiser, edm_sampler, evaluation_levels
-from training.sampling_config import DEFAULTS, ROLES, SamplingConfig
+from training.sampling_config import DEFAULTS, ROLES, SUPER_RESOLUTION, SamplingConfig
 
 _OUTPUTS = ("pil", "np", "pt")
-_SOLVER = ("solver", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
+_SOLVER = ("solver", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", *SUPER_RESOLUTION)
 _One = TypeVar("_One")
 
 
@@ -94,6 +94,9 @@ class VividScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # both
         S_min: float = DEFAULTS.S_min,
         S_max: float | None = None,
         S_noise: float = DEFAULTS.S_noise,
+        sr_num_steps: int | None = None,
+        sr_solver: str | None = None,
+        sr_sigma_min: float | None = None,
         sigma_data: float = 0.5,
     ) -> None:
         SamplingConfig(**self.settings)

@@ -33,7 +33,7 @@ class NovelViewSampler:
 
     Attributes:
         net: the base network; gnet: its guidance network; sr_model: super-resolution network for what `net` gives.
-        config: for base and super-resolution alike; guidance is the base network's.
+        config: of the base network; `config.super_resolution` of a super-resolution network.
         depth_model: tells a network that needs it the depth of source views, from what that network sees of them; None
             takes the depth that the views carry.
         integrate: goes from noise to a sample by a denoiser, as `edm_sampler` does.
@@ -83,9 +83,10 @@ class NovelViewSampler:
     @property
     def evaluations(self) -> dict[Role, int]:
         """How often each network is evaluated for an image."""
-        levels = evaluation_levels(self.config)
-        guided = sum(map(self.config.is_guided, levels))
-        return {role: guided if role == "gnet" else len(levels) for role in self.networks}
+        levels = {role: evaluation_levels(self._config(net)) for role, net in self.networks.items()}
+        if "gnet" in levels:
+            levels["gnet"] = list(filter(self.config.is_guided, levels["net"]))
+        return {role: len(some) for role, some in levels.items()}
 
     def __call__(
         self,
@@ -120,6 +121,9 @@ class NovelViewSampler:
             raise NotFinite
         return images
 
+    def _config(self, net: NVPrecond) -> SamplingConfig:
+        return self.config.super_resolution if net.super_res else self.config
+
     def _sample(
         self,
         net: NVPrecond,
@@ -129,13 +133,13 @@ class NovelViewSampler:
         conditioning_image: torch.Tensor | None,
         gnet: NVPrecond | None = None,
     ) -> torch.Tensor:
-        config, side = self.config, net.img_resolution
+        config, side = self._config(net), net.img_resolution
         denoise = view_denoiser(
             net,
             [[source] if isinstance(source, View) else source for source in sources],
             targets,
             gnet,
-            1.0 if gnet is None else config.guidance,
+            config.guidance,
             interval=config.guidance_interval or EVERYWHERE,
             published_intrinsics=config.published_intrinsics,
             depth_model=self.depth_model,

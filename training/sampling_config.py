@@ -17,6 +17,7 @@ _WEIGHTS: dict[str, Any] = dict(section=NETWORKS, metavar="FILE|DIR|URL|NAME")
 Role = Literal["net", "gnet", "sr_model"]
 ROLES: tuple[Role, ...] = ("net", "gnet", "sr_model")  # of the networks of a sampler
 EVERYWHERE = (0.0, math.inf)  # the interval of guidance, where none is given
+SUPER_RESOLUTION = ("sr_num_steps", "sr_solver", "sr_sigma_min")  # what super-resolution may have of its own
 
 
 def in_interval(sigma: float, interval: tuple[float, float]) -> bool:
@@ -36,6 +37,7 @@ class SamplingConfig(Settings):
         num_steps, sigma_min, sigma_max, rho: the noise levels, EDM, equation 5.
         solver: one of `SOLVERS`.
         S_churn, S_min, S_max, S_noise: noise added on the way, in steps with S_min <= sigma <= S_max.
+        sr_num_steps, sr_solver, sr_sigma_min: super-resolution's own; None: as without sr_.
     """
 
     guidance: float = setting(1.0, "Strength of guidance; 1 is none.", section=NETWORKS, within="(-inf, inf)")
@@ -71,15 +73,29 @@ class SamplingConfig(Settings):
     S_min: float = setting(0.0, "... from this noise level", section=SAMPLER, option="--S_min", within="[0, inf]")
     S_max: float = setting(math.inf, "... to this one.", section=SAMPLER, option="--S_max", within="[0, inf]")
     S_noise: float = setting(1.0, "Factor on the added noise.", section=SAMPLER, option="--S_noise", within="[0, inf)")
+    sr_num_steps: int | None = setting(
+        None,
+        "Steps of super-resolution.  [default: --steps]",
+        section=SAMPLER,
+        option="--sr-steps",
+        type=int,
+        within="[1, 10000]",
+    )
+    sr_solver: str | None = setting(None, "Its solver.  [default: --solver]", section=SAMPLER, choices=tuple(SOLVERS))
+    sr_sigma_min: float | None = setting(
+        None, "Its lowest noise level.  [default: --sigma_min]", section=SAMPLER, type=float, within="(0, inf)"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.sigma_min > self.sigma_max:
-            raise UserError(f"`sigma_min` {self.sigma_min:g} is above `sigma_max` {self.sigma_max:g}: swap them")
-        if self.solver in WITHOUT_CHURN and self.S_churn > 0:
-            raise UserError(
-                f"the solver {self.solver} takes no noise on the way: leave out `S_churn`, or `solver` heun"
-            )
+        for name in ("sigma_min", "sr_sigma_min"):
+            lowest = getattr(self, name)
+            if lowest is not None and lowest > self.sigma_max:
+                raise UserError(f"`{name}` {lowest:g} is above `sigma_max` {self.sigma_max:g}: give a lower one")
+        for name in ("solver", "sr_solver"):
+            solver = getattr(self, name)
+            if solver in WITHOUT_CHURN and self.S_churn > 0:
+                raise UserError(f"the solver {solver} takes no noise on the way: leave out `S_churn`, or `{name}` heun")
         low, high = self.guidance_interval or EVERYWHERE
         if low >= high:
             raise UserError(f"the guidance interval {low:g} {high:g} is empty: give LO < HI")
@@ -89,6 +105,14 @@ class SamplingConfig(Settings):
     def is_guided(self, sigma: float) -> bool:
         """Whether the guidance network is asked at this noise level."""
         return self.guidance != 1 and in_interval(sigma, self.guidance_interval or EVERYWHERE)
+
+    @property
+    def super_resolution(self) -> SamplingConfig:
+        """That of a super-resolution network: no guidance, and its own solver and noise levels where it has them."""
+        given = {name: getattr(self, name) for name in SUPER_RESOLUTION if getattr(self, name) is not None}
+        own: dict[str, Any] = {name.removeprefix("sr_"): value for name, value in given.items()}
+        unset: dict[str, Any] = dict.fromkeys(SUPER_RESOLUTION)
+        return replace(self, guidance=1.0, guidance_interval=None, **unset, **own)
 
 
 DEFAULTS = SamplingConfig()

@@ -163,9 +163,9 @@ class PathFolder:
         """Raise UserError unless the frames that are there are of this very path."""
         known, differing = self._stored_identity(), ""
         if self._identity is not None and known:
-            if known == self._identity:
-                return
             names = sorted(name for name, value in self._identity.items() if known.get(name) != value)
+            if not names:
+                return
             differing = f" (another {', '.join(names)})"
         raise UserError(
             f"{self.folder} holds the frames of another path{differing}: give `overwrite` or another `outdir`"

@@ -33,7 +33,7 @@ from training.diffusers_pipeline import DiffusersNVPrecond, VividPipeline, Vivid
 VIEWS = ROOT / "assets" / "vivid-tiny" / "views"
 SEEDS = (0, 5)
 OPTIONS = {"net": {}, "gnet": {"uncond": True}, "sr_model": {"super_res": True, "img_resolution": 32}}
-SOLVER = {"sigma_min": 1.0, "S_churn": 5.0}
+SOLVER = {"sigma_min": 1.0, "S_churn": 5.0, "sr_num_steps": 1, "sr_solver": "euler", "sr_sigma_min": 2.0}
 FEW = {"num_inference_steps": 4, "dtype": "float32"}
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +10,8 @@ import torch
 from datasets.synthetic import Synthetic
 from dnnlib import UserError
 from tests.golden import tiny_network
+from torch_utils.cameras import pixels_to_uint8, resize_image
+from torch_utils.random import SeededGenerators
 from training.generation import NovelViewSampler, generate_images
 from training.model_io import load_network
 from training.precond import NVPrecond
@@ -51,7 +55,7 @@ def test_image_k_is_the_same_in_every_batch(networks: dict, dataset: Synthetic) 
 
 def test_evaluations_are_as_many_as_said(networks: dict, dataset: Synthetic) -> None:
     interval = (0.1, 10.0)
-    config = SamplingConfig(num_steps=4, solver="heun", guidance=1.5, guidance_interval=interval)
+    config = SamplingConfig(num_steps=4, guidance=1.5, guidance_interval=interval, sr_num_steps=3, sr_solver="euler")
     sampler = NovelViewSampler(**networks, config=config)
     calls = dict.fromkeys(networks, 0)
 
@@ -68,8 +72,23 @@ def test_evaluations_are_as_many_as_said(networks: dict, dataset: Synthetic) -> 
     levels = noise_levels(4)[:-1]
     asked = [*levels, *levels[1:]]  # Heun asks twice
     guided = sum(interval[0] < level <= interval[1] for level in asked)
-    assert sampler.evaluations == calls == {"net": 7, "gnet": guided, "sr_model": 7}
+    assert sampler.evaluations == calls == {"net": 7, "gnet": guided, "sr_model": 3}
     assert 0 < guided < 7
+
+
+def test_super_resolution_goes_its_own_steps(networks: dict, dataset: Synthetic) -> None:
+    """By hand: a sample of the base network, made large, is what the other is conditioned on."""
+    pair, generators = dataset[0], SeededGenerators([0])
+    view, camera = [pair.source], [pair.target.camera]
+    base, sr_model = networks["net"], networks["sr_model"]
+    own: dict[str, Any] = {"sr_num_steps": 2, "sr_solver": "euler", "sr_sigma_min": 1.0}
+    found = NovelViewSampler(base, sr_model=sr_model, config=SamplingConfig(num_steps=4, **own))(view, camera, [0])
+    small = NovelViewSampler(base, config=SamplingConfig(num_steps=4)).sample(view, camera, generators)
+    config = SamplingConfig(num_steps=2, solver="euler", sigma_min=1.0)
+    sampler = NovelViewSampler(sr_model, config=config)
+    assert torch.equal(found, pixels_to_uint8(sampler.sample(view, camera, generators, resize_image(small, 32, 32))))
+    alone = replace(sampler, config=SamplingConfig(num_steps=4, **own))  # a super-resolution network, wherever it is
+    assert alone.evaluations == sampler.evaluations == {"net": 2}
 
 
 def test_seeds_name_pair_and_noise(networks: dict, dataset: Synthetic) -> None:

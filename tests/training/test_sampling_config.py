@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -32,7 +32,10 @@ def options_of(preset: str) -> dict[str, Any]:
         *[({"sigma_max": value}, "`sigma_max` must be in") for value in (0, math.inf, NAN)],
         *[({"rho": value}, "`rho` must be in") for value in (0, -7, math.inf, NAN)],
         *[({"guidance": value}, "`guidance` must be in") for value in (math.inf, NAN)],
-        ({"sigma_min": 81}, "is above `sigma_max` 80: swap them"),
+        ({"sigma_min": 81}, "`sigma_min` 81 is above `sigma_max` 80: give a lower one"),
+        ({"sr_sigma_min": 81}, "`sr_sigma_min` 81 is above `sigma_max` 80: give a lower one"),
+        ({"sr_solver": "dpmpp_2m", "S_churn": 1}, "leave out `S_churn`, or `sr_solver` heun"),
+        ({"sr_num_steps": 0}, "`sr_num_steps` must be in"),
         ({"S_churn": NAN}, "`S_churn` must be in"),
         ({"guidance": 2, "guidance_interval": (2, 1)}, "is empty"),
         ({"guidance": 2, "guidance_interval": (-1, 1)}, "`guidance_interval` must be in"),
@@ -51,6 +54,14 @@ def test_guidance_is_where_it_is_wanted() -> None:
     assert [config.is_guided(sigma) for sigma in (0.5, 0.51, 3, 3.1)] == [False, True, True, False]
     assert SamplingConfig(guidance=2).is_guided(1e-9)
     assert not SamplingConfig().is_guided(1)
+
+
+def test_super_resolution_may_have_steps_of_its_own() -> None:
+    base = SamplingConfig(num_steps=16, sigma_min=0.02, sigma_max=40, guidance=2, guidance_interval=(1, 2))
+    assert base.super_resolution == SamplingConfig(num_steps=16, sigma_min=0.02, sigma_max=40)
+    own = replace(base, sr_num_steps=3, sr_solver="euler", sr_sigma_min=3.0)
+    assert own.super_resolution == SamplingConfig(num_steps=3, sigma_min=3, sigma_max=40, solver="euler")
+    assert own.super_resolution.super_resolution == own.super_resolution
 
 
 def test_the_preset_vivid_is_the_published_command() -> None:

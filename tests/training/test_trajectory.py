@@ -187,7 +187,7 @@ def test_two_do_not_render_into_one_folder_at_once(
             next(PathFolder(tmp_path, overwrite, {"a": 1}).write(renderer))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     list(first)
-    list(PathFolder(tmp_path, identity={"a": 1}).write(renderer))
+    list(PathFolder(tmp_path, identity={"a": 1, "set_later": None}).write(renderer))  # what the first did not know of
 
 
 def test_the_folder(sampler: NovelViewSampler, photograph: Photograph, tmp_path: Path) -> None:
