@@ -36,7 +36,7 @@ _VIVID = dict(
 SAMPLING: dict[str, dict[str, Any]] = {
     "vivid":      dict(**_VIVID),
     "vivid-fast": dict(**_VIVID, solver="dpmpp_2m", steps=16),  # a quarter of the evaluations, see benchmarks/README.md
-    "vivid-tiny": dict(net="vivid-tiny-base", sr_model="vivid-tiny-sr", solver="euler", steps=3, sigma_min=3.0, sigma_max=40.0, data=f"{_ASSETS}/vivid-tiny/views", range_selection="12-33"),
+    "vivid-tiny": dict(net="vivid-tiny-base", sr_model="vivid-tiny-sr", solver="euler", steps=3, sigma_min=3.0, sigma_max=40.0, sr_steps=3, sr_sigma_min=3.0, data=f"{_ASSETS}/vivid-tiny/views", range_selection="12-33"),
 }  # fmt: skip
 
 # train_nvs.py. The first three are the published ones (arXiv:2411.07765).

@@ -2,8 +2,7 @@
 
 python -m benchmarks.demo_model --preset=vivid-tiny --data=DIR --range-selection=16-33
 python -m benchmarks.demo_model --preset=vivid-tiny --photographs=DIR     # turned views of photographs instead
-python -m benchmarks.demo_model --net=vivid-tiny-sr --solver=euler --steps=4 --sigma_min=1 --sigma_max=40 \\
-    --data=DIR --range-selection=16-33
+python -m benchmarks.demo_model --preset=vivid-tiny --net=vivid-tiny-sr --sr-model= --data=DIR --range-selection=16-33
 """
 
 from __future__ import annotations

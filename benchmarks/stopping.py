@@ -26,7 +26,7 @@ from torch_utils.warping import turned_view
 from training.generation import GeneratedBatches, open_sampler
 from training.sampling_config import NetworkFiles, SamplingConfig
 
-_ROWS = [("euler", 3, 3.0), ("euler", 4, 1.0), ("heun", 6, 0.3), ("heun", 7, 0.1), ("heun", 8, 0.02)]
+_ROWS = [("euler", 3, 3.0), ("euler", 4, 1.0), ("euler", 8, 0.3), ("euler", 16, 0.02), ("heun", 16, 0.02)]
 _METRICS = ("psnr", "lpips", "lpips_vgg")
 
 

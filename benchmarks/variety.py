@@ -16,7 +16,7 @@ import torch
 from benchmarks.options import sampling_options
 from datasets.config import DATA, DataConfig, open_pairs
 from dnnlib.cli import Command, option
-from dnnlib.util import STORED, present
+from dnnlib.util import STORED, UserError, present
 from torch_utils.batches import Pair
 from torch_utils.distributed import best_device
 from torch_utils.warping import warp_depth
@@ -57,6 +57,8 @@ def main(num: int, samples: int, **options: Any) -> None:
         of_mean = psnr_of(images.float().mean(dim=0, keepdim=True), pair.target.image, where)
         spread = images.float().std(dim=0, correction=0)[:, where].mean()
         rows.append(torch.stack([each.mean(), each.max(), of_mean[0], spread, where.double().mean()]))
+    if not rows:
+        raise UserError(f"none of {num} pairs shows what its source view does not: give a wider `range_selection`")
     average, best, of_mean, spread, share = torch.stack(rows).mean(dim=0).tolist()
     click.echo(
         f"{len(rows)} of {num} pairs show at least {_LEAST_UNSEEN:.0%} that the source view does not, {share:.1%}"
