@@ -63,10 +63,8 @@ def main(num: int, samples: int, **options: Any) -> None:
     click.echo(
         f"{len(rows)} of {num} pairs show at least {_LEAST_UNSEEN:.0%} that the source view does not, {share:.1%}"
     )
-    click.echo(
-        f"PSNR of these pixels: a sample {average:.2f}, the best of {samples} {best:.2f} ({best - average:+.2f}), "
-    )
-    click.echo(f"their mean {of_mean:.2f} ({of_mean - average:+.2f}); spread {spread:.1f} of 255")
+    click.echo(f"PSNR of it: a sample {average:.2f}, the best of {samples} {best:.2f} ({best - average:+.2f})")
+    click.echo(f"their mean {of_mean:.2f} ({of_mean - average:+.2f}); they differ by {spread:.1f} of 255")
 
 
 if __name__ == "__main__":

@@ -201,7 +201,8 @@ def test_the_demo_model_makes_the_images_of_the_command_line(dtype: str, tmp_pat
         with Image.open(tmp_path / "out" / f"sample_{seed:06d}.png") as theirs:
             assert np.array_equal(np.asarray(picture), np.asarray(theirs))
     files = NetworkFiles(net=str(tmp_path / "views"), sr_model=str(tmp_path / "views"))
-    config = SamplingConfig(solver="euler", num_steps=2, sigma_min=3.0, sigma_max=40.0, dtype=dtype)
+    levels = {"sigma_min": 3.0, "sigma_max": 40.0, "sr_num_steps": 3, "sr_sigma_min": 3.0}
+    config = SamplingConfig(solver="euler", num_steps=2, **levels, dtype=dtype)
     sampler, _ = open_sampler(files, config, "cpu")
     made = sample(sampler, pairs)
     assert (2 * run(pipe, pairs) - 1 - made.clip(-1, 1)).abs().max() < 1e-4
