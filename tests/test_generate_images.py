@@ -231,7 +231,7 @@ def test_the_folder_is_asked_for() -> None:
         (["--sigma_max", "inf"], "--sigma_max must be in (0, inf)"),
         (["--rho", "nan"], "--rho must be in (0, inf)"),
         (["--guidance", "inf"], "--guidance must be in (-inf, inf)"),
-        (["--sigma_min", "90"], "is above --sigma_max 80: swap them"),
+        (["--sigma_min", "90"], "is above --sigma_max 80: give a lower one"),
         (["--device", "tpu9"], "tpu9"),
         (["--device", "mps"], "not available"),
     ],
