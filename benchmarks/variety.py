@@ -17,6 +17,7 @@ from benchmarks.options import sampling_options
 from datasets.config import DATA, DataConfig, open_pairs
 from dnnlib.cli import Command, option
 from dnnlib.util import STORED, UserError, present
+from metrics.image import psnr
 from torch_utils.batches import Pair
 from torch_utils.distributed import best_device
 from torch_utils.warping import warp_depth
@@ -30,12 +31,6 @@ def unseen(pair: Pair) -> torch.Tensor:
     """Where the target shows what the source view, which carries its depth, does not: bool [R, R]."""
     source = pair.source
     return ~warp_depth(source.image.float(), present(source.depth), source.camera, pair.target.camera)[1]
-
-
-def psnr_of(images: torch.Tensor, target: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """PSNR in dB of images [S, 3, R, R] in [0, 255] over the pixels bool [R, R]: [S]."""
-    squares = ((images.to(torch.float64) - target)[..., where] ** 2).mean(dim=(1, 2))
-    return 10 * torch.log10(255**2 / squares.clamp(min=1e-9))
 
 
 @click.command(cls=Command)
@@ -53,8 +48,8 @@ def main(num: int, samples: int, **options: Any) -> None:
         if where.float().mean() < _LEAST_UNSEEN:
             continue
         images = sampler([pair.source] * samples, [pair.target.camera] * samples, [(seed, k) for k in range(samples)])
-        each = psnr_of(images, pair.target.image, where)
-        of_mean = psnr_of(images.float().mean(dim=0, keepdim=True), pair.target.image, where)
+        each = psnr(images, pair.target.image, where[None, None])
+        of_mean = psnr(images.float().mean(dim=0, keepdim=True), pair.target.image, where[None, None])
         spread = images.float().std(dim=0, correction=0)[:, where].mean()
         rows.append(torch.stack([each.mean(), each.max(), of_mean[0], spread, where.double().mean()]))
     if not rows:

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from benchmarks.variety import psnr_of, unseen
+from benchmarks.variety import unseen
 from datasets.trajectories import Move
+from metrics.image import psnr
 from torch_utils.batches import Pair
 from torch_utils.cameras import Camera, View
 
@@ -43,6 +44,6 @@ def test_psnr_is_of_the_chosen_pixels() -> None:
     images = torch.stack([GREY, GREY, GREY])
     images[1, :, :2] += 10
     images[2, :, 2:] += 10
-    off, near = psnr_of(images, GREY, where)[1:].tolist()
+    off, near = psnr(images, GREY, where[None, None])[1:].tolist()
     assert off == pytest.approx(20 * math.log10(255 / 10))
     assert near > 100
