@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from torch_utils.cameras import Camera, View
 from torch_utils.memory import is_out_of_memory, memory_limit, peak_memory, release_memory
 from training.generation import NovelViewSampler
+from training.sampling_config import SUPER_RESOLUTION
 
 _MOST = {"cpu": 16, "mps": 64, "cuda": 256}  # larger batches are no faster
 _SHARE_OF_MEMORY = 0.9  # the rest is for what a probe does not see
@@ -25,8 +26,9 @@ def probe(sampler: NovelViewSampler, batch: int, evaluations: int = 1) -> None:
     """Make `batch` grey images with so few evaluations of each network; memory is that of a whole sample."""
     side, depth = sampler.net.img_resolution, torch.ones(sampler.net.img_resolution, sampler.net.img_resolution)
     view = View(torch.full((3, side, side), 128, dtype=torch.uint8), Camera.from_fov(_FOV_DEG, side, side), depth)
-    euler = replace(sampler.config, num_steps=evaluations, solver="euler", guidance_interval=None)
-    short = replace(sampler, config=replace(euler, sr_num_steps=None, sr_solver=None))
+    own: dict[str, Any] = dict.fromkeys(SUPER_RESOLUTION)
+    config = replace(sampler.config, num_steps=evaluations, solver="euler", guidance_interval=None, **own)
+    short = replace(sampler, config=config)
     conditioning_image = torch.zeros(batch, 3, side, side, device=sampler.device) if sampler.net.super_res else None
     short([view] * batch, [view.camera] * batch, range(batch), conditioning_image)
 

@@ -84,9 +84,8 @@ class NovelViewSampler:
     def evaluations(self) -> dict[Role, int]:
         """How often each network is evaluated for an image."""
         levels = {role: evaluation_levels(self._config(net)) for role, net in self.networks.items()}
-        if "gnet" in levels:
-            levels["gnet"] = list(filter(self.config.is_guided, levels["net"]))
-        return {role: len(some) for role, some in levels.items()}
+        guided = sum(map(self.config.is_guided, levels["net"]))
+        return {role: guided if role == "gnet" else len(some) for role, some in levels.items()}
 
     def __call__(
         self,
