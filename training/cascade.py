@@ -15,20 +15,18 @@ from training.precond import NVPrecond
 from training.sampling import edm_sampler
 from training.sampling_config import SamplingConfig
 
-# Stops early: what comes out is close to the mean of what the view may be, and costs three evaluations.
-_MEAN = SamplingConfig(solver="euler", num_steps=3, sigma_min=3.0, sigma_max=40.0)
-
 
 @dataclass(frozen=True)
 class BaseViews:
     """A base network's views in place of true ones made small, for a share of the pairs: docs/method.md, section 7.1.
 
     Attributes:
-        net: the base network, frozen. share: of the pairs that get its view, [0, 1].
+        net: the base network, frozen. share: of the pairs that get its view, [0, 1]. sampling: how it makes it.
     """
 
     net: NVPrecond
     share: float
+    sampling: SamplingConfig
 
     @torch.no_grad()
     def __call__(self, batch: Batch, low: torch.Tensor, generators: SeededGenerators) -> torch.Tensor:
@@ -43,7 +41,7 @@ class BaseViews:
         src = net.encodings.batch_input(replace(some, source=resize_image(some.source, side, side), depth=None))
         denoise = guided_denoiser(net, src, geometry, randn_like=own.randn_like)
         noise = own.randn((net.arguments.img_channels, side, side), low.device)
-        views = edm_sampler(denoise, noise, _MEAN, randn_like=own.randn_like)
+        views = edm_sampler(denoise, noise, self.sampling, randn_like=own.randn_like)
         low = low.clone()
         low[rows] = resize_image(views, *low.shape[-2:])
         return low

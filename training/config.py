@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from training.loss import Distance, NVLoss
     from training.precond import NVPrecond
+    from training.sampling_config import SamplingConfig
 
 RUN, LEARNING, SPEED, REPORTS = "Run", "Learning", "Speed", "Reports"
 _SOME = "[1, inf)"
+_BASE_SIGMA_MAX = 40.0  # where they start
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 # What may differ between a run and its continuation: where, how fast and how talkative, not what is computed.
@@ -47,6 +49,8 @@ class TrainingConfig(Settings):
             as the rest of the loss is, and the highest noise level that has it; 0 is none.
         base, base_mix: base network (file, address or name) of which super-resolution gets views in place of true ones
             made small, and the share of pairs where it does: see `training.cascade`.
+        base_steps, base_sigma_min: Euler steps of these views, and the noise level that they go down to. Few and high
+            give the mean of what a view may be, many and low give one that may be.
         init: network (file, address or name) whose weights a new run starts from; None: from random ones.
         precision: dtype of the U-Nets' activations; weights, gradients and sums stay float32.
         loss_scaling: constant factor on the loss, taken out of the gradient, for float16.
@@ -91,6 +95,8 @@ class TrainingConfig(Settings):
         None, "Super-resolution also learns from the views of a base network.", section=LEARNING, metavar="NET"
     )
     base_mix: float = setting(0.5, "Share of pairs where it does.", section=LEARNING, within="(0, 1]")
+    base_steps: int = setting(3, "Euler steps of these views.", section=LEARNING, within=_SOME)
+    base_sigma_min: float = setting(3.0, "Noise level that they go down to.", section=LEARNING, within="(0, 40]")
     init: str | None = setting(
         None, "Start from the weights of a network, not from random ones.", section=LEARNING, metavar="NET"
     )
@@ -193,6 +199,15 @@ class TrainingConfig(Settings):
         net.compute_dtype = getattr(torch, self.precision)
         return net
 
+    @property
+    def base_sampling(self) -> SamplingConfig:
+        """How `base` makes its views."""
+        from training.sampling_config import SamplingConfig
+
+        return SamplingConfig(
+            solver="euler", num_steps=self.base_steps, sigma_min=self.base_sigma_min, sigma_max=_BASE_SIGMA_MAX
+        )
+
     def load_base(self, device: torch.device | str) -> NVPrecond | None:
         """`base`, frozen, if the run has one. Raises UserError unless it is a base network."""
         import torch
@@ -215,7 +230,7 @@ class TrainingConfig(Settings):
         term = (
             PerceptualTerm(distance, self.perceptual, self.perceptual_sigma) if distance and self.perceptual else None
         )
-        views = None if base is None else BaseViews(base, self.base_mix)
+        views = None if base is None else BaseViews(base, self.base_mix, self.base_sampling)
         return NVLoss(self.P_mean, self.P_std, self.network.sigma_data, Encodings(self.network), term, views)
 
     def to_dict(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from training.sampling_config import SamplingConfig
 
 SEEDS = [3, 5, 8, 13]
 STOPS_EARLY = SamplingConfig(solver="euler", num_steps=3, sigma_min=3.0, sigma_max=40.0)
+TO_THE_END = SamplingConfig(solver="euler", num_steps=5, sigma_min=0.02, sigma_max=40.0)
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +32,19 @@ def pairs() -> list[Pair]:
     return [Pair(clip.view(k), clip.view(k + 4), "clip", k, k + 4).square(48) for k in range(4)]
 
 
-def given(share: float, pairs: list[Pair], seeds: list[int]) -> torch.Tensor:
+def given(share: float, pairs: list[Pair], seeds: list[int], sampling: SamplingConfig = STOPS_EARLY) -> torch.Tensor:
     low = torch.zeros(len(pairs), 3, 48, 48)
-    return BaseViews(tiny_network(plane_sweep=2), share)(collate(pairs), low, SeededGenerators(seeds))
+    return BaseViews(tiny_network(plane_sweep=2), share, sampling)(collate(pairs), low, SeededGenerators(seeds))
 
 
-def test_it_is_the_view_of_the_sampler(pairs: list[Pair]) -> None:
+@pytest.mark.parametrize("sampling", [STOPS_EARLY, TO_THE_END], ids=["stops early", "to the end"])
+def test_it_is_the_view_of_the_sampler(sampling: SamplingConfig, pairs: list[Pair]) -> None:
     """Within 1e-3 of a range of 2: intrinsics go through the geometry vector at another resolution, in float32."""
     generators = SeededGenerators(SEEDS)
     generators.randn([])  # which images are chosen
-    sampler = NovelViewSampler(tiny_network(plane_sweep=2), config=STOPS_EARLY)
+    sampler = NovelViewSampler(tiny_network(plane_sweep=2), config=sampling)
     views = sampler.sample([p.source for p in pairs], [p.target.camera for p in pairs], generators)
-    torch.testing.assert_close(given(1.0, pairs, SEEDS), resize_image(views, 48, 48), atol=1e-3, rtol=0)
+    torch.testing.assert_close(given(1.0, pairs, SEEDS, sampling), resize_image(views, 48, 48), atol=1e-3, rtol=0)
 
 
 def test_a_share_is_chosen_by_the_images_themselves(pairs: list[Pair]) -> None:
@@ -68,6 +70,12 @@ def test_the_loss_hands_it_to_the_network(pairs: list[Pair]) -> None:
     seen = net.conditioning_image
     config.build_loss()(net, collate(pairs), SeededGenerators(SEEDS))
     assert not torch.allclose(seen, net.conditioning_image)
+
+
+def test_the_run_says_how_far_it_is_sampled() -> None:
+    network = NetworkConfig(img_resolution=48, super_res=True)
+    assert TrainingConfig(network, base="named").base_sampling == STOPS_EARLY
+    assert TrainingConfig(network, base="named", base_steps=5, base_sigma_min=0.02).base_sampling == TO_THE_END
 
 
 def test_only_base_networks_and_only_for_super_resolution(tmp_path: Path) -> None:
