@@ -11,17 +11,17 @@ from datasets.config import DATA, DataConfig
 from dnnlib.settings import Settings, setting
 from dnnlib.util import STORED, UserError
 from training.network_config import NetworkConfig
+from training.sampling_config import SamplingConfig
 
 if TYPE_CHECKING:
     import torch
 
     from training.loss import Distance, NVLoss
     from training.precond import NVPrecond
-    from training.sampling_config import SamplingConfig
 
 RUN, LEARNING, SPEED, REPORTS = "Run", "Learning", "Speed", "Reports"
 _SOME = "[1, inf)"
-_BASE_SIGMA_MAX = 40.0  # where they start
+_BASE_SIGMA_MAX = 40.0  # where the sampling of `base` starts
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 # What may differ between a run and its continuation: where, how fast and how talkative, not what is computed.
@@ -95,8 +95,10 @@ class TrainingConfig(Settings):
         None, "Super-resolution also learns from the views of a base network.", section=LEARNING, metavar="NET"
     )
     base_mix: float = setting(0.5, "Share of pairs where it does.", section=LEARNING, within="(0, 1]")
-    base_steps: int = setting(3, "Euler steps of these views.", section=LEARNING, within=_SOME)
-    base_sigma_min: float = setting(3.0, "Noise level that they go down to.", section=LEARNING, within="(0, 40]")
+    base_steps: int = setting(3, "Euler steps of these views.", section=LEARNING, within="[1, 10000]")
+    base_sigma_min: float = setting(
+        3.0, "Noise level that they go down to.", section=LEARNING, within=f"(0, {_BASE_SIGMA_MAX:g}]"
+    )
     init: str | None = setting(
         None, "Start from the weights of a network, not from random ones.", section=LEARNING, metavar="NET"
     )
@@ -202,8 +204,6 @@ class TrainingConfig(Settings):
     @property
     def base_sampling(self) -> SamplingConfig:
         """How `base` makes its views."""
-        from training.sampling_config import SamplingConfig
-
         return SamplingConfig(
             solver="euler", num_steps=self.base_steps, sigma_min=self.base_sigma_min, sigma_max=_BASE_SIGMA_MAX
         )
